@@ -1,0 +1,56 @@
+"""What can go wrong: every error is a `ShardwiseError` and the built-in that a Python user expects."""
+
+
+class ShardwiseError(Exception):
+    """Base of every error that shardwise raises on purpose."""
+
+
+class IdOutOfRangeError(ShardwiseError, IndexError):
+    """An id names no row of the table."""
+
+
+class IdTypeError(ShardwiseError, TypeError):
+    """Ids are not integers."""
+
+
+class TableError(ShardwiseError, ValueError):
+    """Arrays do not make a table: their shapes, dtypes or lengths do not fit each other."""
+
+
+class PartitionError(ShardwiseError, ValueError):
+    """A partition is impossible, or the shards are not cut as it says."""
+
+
+class OutputError(ShardwiseError, ValueError):
+    """`out` cannot take the result."""
+
+
+class OptionError(ShardwiseError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+class UnknownTokenError(ShardwiseError, KeyError):
+    """A token is not in the vocabulary, and the vocabulary has no unknown token."""
+
+    def __str__(self) -> str:  # KeyError shows the repr of its argument: a sentence would come out quoted
+        return str(self.args[0]) if self.args else ""
+
+
+class FormatError(ShardwiseError, ValueError):
+    """A file is not what its format promises; the message says where and what was expected."""
+
+
+class StoreError(ShardwiseError, ValueError):
+    """A table directory is missing, broken, or newer than this version of shardwise."""
+
+
+class TableExistsError(StoreError, FileExistsError):
+    """A table would be overwritten, and nobody said that it may be."""
+
+
+class TableNotFoundError(StoreError, FileNotFoundError):
+    """There is no table at this path."""
+
+
+class ShardwiseWarning(UserWarning):
+    """An answer is right, and perhaps not to the question that was meant."""
