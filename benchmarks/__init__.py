@@ -1,0 +1,1 @@
+"""Benchmarks of shardwise beside its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,79 @@
+"""The command line: chooses a suite, and the interpreter and processes to run it in."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import environment
+from .options import SUITES, Options
+
+
+def thread_counts(text: str) -> tuple[int, ...]:
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"expected positive thread counts, got {text!r}")
+    return counts
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return int(text)
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    listing = "\n".join(f"  {name:<10} {what}" for name, what in SUITES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Time shardwise beside its peers, once all were seen to give the same answer.",
+        epilog=f"suites:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suite", choices=SUITES, help="what to time")
+    parser.add_argument("--quick", action="store_true", help="small tables, few rounds")
+    parser.add_argument(
+        "--threads",
+        type=thread_counts,
+        default=(1, 2),
+        metavar="N,...",
+        help="thread counts, each in a process of its own (default: 1,2)",
+    )
+    parser.add_argument("--rounds", type=positive, help="rounds per case (15; with --quick 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    parser.add_argument(
+        "--here",
+        action="store_true",
+        help="use this interpreter and the peers that it has, not the benchmarks' environment",
+    )
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    return Options(
+        suite=given.suite,
+        quick=given.quick,
+        threads=given.threads,
+        rounds=given.rounds or (3 if given.quick else 15),
+        json=given.json and given.json.resolve(),
+        here=given.here,
+        worker=given.worker,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    if not options.here:
+        python = str(environment.prepare())
+        os.chdir(environment.ROOT)
+        sys.stdout.flush()
+        os.execv(python, [python, *options.command(here=True)])
+    from . import runner  # needs NumPy, rich and shardwise: only the chosen interpreter has them
+
+    return runner.work(options) if options.worker else runner.run(options)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,114 @@
+"""The memory's ceiling: `ceiling.cpp`, compiled here and now and called through ctypes."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .environment import CACHE
+from .harness import Case, Check, Contender, measure
+from .machine import cpu_model
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+COMPILE = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
+ROW_SHAPE, SLOTS = (64,), 64  # rows of 64 float32, as the source has it
+HINTS = {"T0": 3, "T1": 2}
+DISTANCES = (16, 32)
+
+
+class Reader:
+    """Reads the rows at `ids`, one thread per equal part of them; the results go nowhere."""
+
+    def __init__(self, array: NDArray[np.float32], ids: NDArray[np.int64], threads: int) -> None:
+        if array.shape[1:] != ROW_SHAPE or array.dtype != np.float32:
+            raise ValueError(f"expected rows of 64 float32, got {array.shape} {array.dtype}")
+        if not array.flags.c_contiguous:
+            raise ValueError("expected a contiguous array")
+        if ids.min() < 0 or ids.max() >= len(array):
+            raise ValueError("ids are out of range")
+        cuts = np.linspace(0, len(ids), threads + 1).astype(int)
+        self.array = array
+        self.parts = [np.ascontiguousarray(ids[begin:end]) for begin, end in pairwise(cuts)]
+        self.buffers = [np.empty((SLOTS, *ROW_SHAPE), np.float32) for _ in self.parts]
+        self.pool = ThreadPoolExecutor(threads)
+
+    def reading(self, ahead: int, hint: str) -> Callable[[], list[NDArray[np.float32]]]:
+        native = library()
+
+        def read_part(ids: NDArray[np.int64], buffer: NDArray[np.float32]) -> None:
+            addresses = (self.array.ctypes.data, ids.ctypes.data)
+            native.read_rows(*addresses, len(ids), ahead, HINTS[hint], buffer.ctypes.data)
+
+        def read() -> list[NDArray[np.float32]]:
+            if len(self.parts) == 1:
+                read_part(self.parts[0], self.buffers[0])
+            else:
+                list(self.pool.map(read_part, self.parts, self.buffers))
+            return self.buffers
+
+        return read
+
+    def check(self) -> Check:
+        """Check that every slot holds the last row that was read into it."""
+        expected = []
+        for ids in self.parts:
+            last = np.arange(max(len(ids) - SLOTS, 0), len(ids))
+            buffer = np.zeros((SLOTS, *ROW_SHAPE), np.float32)
+            buffer[last % SLOTS] = self.array[ids[last]]
+            expected.append((last % SLOTS, buffer))
+
+        def check(buffers: list[NDArray[Any]]) -> bool:
+            pairs = zip(buffers, expected, strict=True)
+            return all(np.array_equal(got[used], want[used]) for got, (used, want) in pairs)
+
+        return check
+
+
+def best_contender(
+    array: NDArray[np.float32], ids: NDArray[np.int64], threads: int, rounds: int = 5
+) -> Contender | str:
+    """Try each distance and hint; give the fastest, or say why there is none."""
+    try:
+        library()
+    except OSError:
+        return "no compiler"
+    except subprocess.CalledProcessError:
+        return "not compiled"  # the compiler has said why
+    reader = Reader(array, ids, threads)
+    contenders = [
+        Contender(
+            f"ceiling: {hint}, {ahead} ahead",
+            "read_rows()",
+            {"read_rows": reader.reading(ahead, hint)},
+            reader.check(),
+        )
+        for ahead, hint in product(DISTANCES, HINTS)
+    ]
+    trial = measure(Case("the ceiling", contenders, contenders[0].name), rounds)
+    return min(contenders, key=lambda contender: trial.samples[contender.name].median)
+
+
+@cache
+def library() -> ctypes.CDLL:
+    compiler = os.environ.get("CXX", "c++")
+    made_from = f"{SOURCE.read_text()}{compiler}{COMPILE}{cpu_model()}"
+    built = CACHE / f"ceiling-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.so"
+    if not built.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        unfinished = built.with_suffix(f".{os.getpid()}")
+        subprocess.run([compiler, *COMPILE, str(SOURCE), "-o", str(unfinished)], check=True)
+        unfinished.replace(built)
+    native = ctypes.CDLL(str(built))
+    native.read_rows.restype = None
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    native.read_rows.argtypes = [pointer, pointer, size, size, ctypes.c_int, pointer]
+    return native

@@ -1,0 +1,28 @@
+"""What a run was asked to do; passed on to the processes that do it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SUITES = {"lookup": "rows by id: one table, shards, small calls, the memory's ceiling"}
+
+
+@dataclass(frozen=True)
+class Options:
+    suite: str
+    quick: bool
+    threads: tuple[int, ...]
+    rounds: int
+    json: Path | None = None
+    here: bool = False
+    worker: Path | None = None  # set in a worker process: where its results go
+
+    def command(self, *, here: bool) -> list[str]:
+        """Give the arguments, after the interpreter's name, that ask for this run again."""
+        command = ["-m", "benchmarks", self.suite, "--rounds", str(self.rounds)]
+        command += ["--threads", ",".join(map(str, self.threads))]
+        command += ["--quick"] * self.quick + ["--here"] * here
+        if self.json:
+            command += ["--json", str(self.json)]
+        if self.worker:
+            command += ["--worker", str(self.worker)]
+        return command

@@ -1,0 +1,23 @@
+// The compiled module: a table of contents.
+
+#include "bindings.h"
+
+#include "arrays.h"
+#include "core/cpu.h"
+#include "core/threads.h"
+
+namespace nb = nanobind;
+
+NB_MODULE(_native, m) {
+    m.doc() = "The native core of shardwise: private, and only as stable as the Python above it.";
+    shardwise::import_numpy();
+    // A wrong SHARDWISE_ISA or SHARDWISE_NUM_THREADS is told at import, not at the first lookup.
+    shardwise::level();
+    shardwise::num_threads();
+    shardwise::register_partition(m);
+    shardwise::register_gather(m);
+    shardwise::register_memory(m);
+    shardwise::register_threads(m);
+    shardwise::register_token_map(m);
+    shardwise::register_text(m);
+}

@@ -1,0 +1,165 @@
+#include "bindings.h"
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "arrays.h"
+#include "core/gather.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace shardwise {
+namespace {
+
+// Below this a lookup is over before another thread could use the GIL.
+constexpr std::size_t release_bytes = std::size_t{64} << 10;
+
+/// "position id", for Python to make a sentence of.
+struct OutOfRangeId : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+Element element_of(const std::string &name) {
+    if (name == "float16") return Element::float16;
+    if (name == "bfloat16") return Element::bfloat16;
+    if (name == "float32") return Element::float32;
+    if (name == "float64") return Element::float64;
+    return Element::opaque;
+}
+
+OutOfRange policy_of(const std::string &name) {
+    if (name == "error") return OutOfRange::error;
+    if (name == "zeros") return OutOfRange::zeros;
+    if (name == "clamp") return OutOfRange::clamp;
+    if (name == "wrap") return OutOfRange::wrap;
+    if (name == "row") return OutOfRange::row;
+    throw nb::value_error("unknown policy");
+}
+
+/// The rows of a table where they lie: a partition, and the arrays that are its shards.
+class Rows {
+public:
+    Rows(const Partition &partition, const nb::list &shards, nb::object dtype, std::vector<std::intptr_t> tail,
+         std::size_t row_bytes, const std::string &element, bool mapped)
+        : partition_(partition), owners_(shards), dtype_(std::move(dtype)), tail_(std::move(tail)), mapped_(mapped) {
+        if (nb::len(shards) != static_cast<std::size_t>(partition.num_shards()))
+            throw nb::value_error("one array a shard");
+        shards_.reserve(nb::len(shards));
+        for (const nb::handle array : shards) {
+            const auto stride = nb::cast<std::ptrdiff_t>(array.attr("strides")[nb::int_(0)]);
+            if (nb::cast<std::int64_t>(array.attr("shape")[nb::int_(0)]) !=
+                partition.shard_size(static_cast<std::int64_t>(shards_.size())))
+                throw nb::value_error("a shard has not the length that the partition gives");
+            shards_.push_back({array_data(array), stride});
+        }
+        task_.partition = partition_.view();
+        task_.shards = shards_.data();
+        task_.row_bytes = row_bytes;
+        element_ = element_of(element);
+    }
+    Rows(const Rows &) = delete;
+    Rows &operator=(const Rows &) = delete;
+
+    /// The common case: a plain array of ids, a fresh result, ids outside the table are errors.
+    nb::object lookup(nb::handle ids) const {
+        const std::optional<IdArray> array = as_id_array(ids);
+        if (!array) return nb::none();
+        bool fresh = false;
+        nb::object out = new_array(dtype_, array->shape, tail_, &fresh);
+        Gather task = prepare(*array, out);
+        task.out_is_fresh = fresh;
+        run(task, *array);
+        return out;
+    }
+
+    nb::object lookup_into(nb::handle ids, nb::object out, const std::string &policy, std::uint64_t default_row,
+                           double max_norm) const {
+        const std::optional<IdArray> array = as_id_array(ids);
+        if (!array) throw nb::type_error("ids must be a contiguous array of integers");
+        const bool owned = out.is_none();
+        bool fresh = false;
+        if (owned) out = new_array(dtype_, array->shape, tail_, &fresh);
+        Gather task = prepare(*array, out);
+        task.out_is_fresh = fresh;
+        task.out_of_range = policy_of(policy);
+        task.default_row = default_row;
+        if (max_norm < std::numeric_limits<double>::infinity()) {
+            task.element = element_;
+            task.max_norm = max_norm;
+        }
+        const std::vector<std::byte> zeros(task.out_of_range == OutOfRange::zeros ? task.row_bytes : 0);
+        task.zero_row = zeros.data();
+        if (!owned && task.out_of_range == OutOfRange::error) {  // the caller's array stays as it is after an error
+            const nb::gil_scoped_release free;
+            const std::size_t bad = find_out_of_range(task.ids, task.id_type, task.count, task.partition.num_rows);
+            if (bad != all_in_range) throw_out_of_range(*array, bad);
+        }
+        run(task, *array);
+        return out;
+    }
+
+private:
+    Gather prepare(const IdArray &ids, nb::handle out) const {
+        Gather task = task_;
+        task.ids = ids.data;
+        task.id_type = ids.type;
+        task.count = ids.count;
+        task.out = array_data(out);
+        return task;
+    }
+
+    void run(const Gather &task, const IdArray &ids) const {
+        std::size_t bad = all_in_range;
+        // Rows of a file may have to be read from disk first, however few they are.
+        if (mapped_ || task.count * task.row_bytes >= release_bytes) {
+            const nb::gil_scoped_release free;
+            bad = gather(task);
+        } else {
+            bad = gather(task);
+        }
+        if (bad != all_in_range) throw_out_of_range(ids, bad);
+    }
+
+    [[noreturn]] static void throw_out_of_range(const IdArray &ids, std::size_t position) {
+        const Id id = id_at(ids.data, ids.type, position);
+        throw OutOfRangeId(std::to_string(position) + " " +
+                           (id.negative ? std::to_string(static_cast<std::int64_t>(id.bits)) : std::to_string(id.bits)));
+    }
+
+    Partition partition_;
+    nb::list owners_;
+    nb::object dtype_;
+    std::vector<std::intptr_t> tail_;
+    std::vector<Shard> shards_;
+    Gather task_;
+    Element element_ = Element::opaque;
+    bool mapped_;
+};
+
+}  // namespace
+
+void register_gather(nb::module_ &m) {
+    nb::exception<OutOfRangeId>(m, "OutOfRangeId", PyExc_IndexError);
+    nb::class_<Rows>(m, "Rows", "The rows of a table where they lie.")
+        .def(nb::init<const Partition &, const nb::list &, nb::object, std::vector<std::intptr_t>, std::size_t,
+                      const std::string &, bool>(),
+             "partition"_a, "shards"_a, "dtype"_a, "tail"_a, "row_bytes"_a, "element"_a, "mapped"_a,
+             nb::sig("def __init__(self, partition: Partition, shards: list[numpy.ndarray[typing.Any, typing.Any]], "
+                     "dtype: numpy.dtype[typing.Any], tail: Sequence[int], row_bytes: int, element: str, mapped: bool) "
+                     "-> None"))
+        .def("lookup", &Rows::lookup,
+             nb::sig("def lookup(self, ids: object, /) -> numpy.ndarray[typing.Any, typing.Any] | None"),
+             "Rows of a contiguous array of integers; None for any other object.")
+        .def("lookup_into", &Rows::lookup_into, "ids"_a, "out"_a.none(), "policy"_a, "default_row"_a, "max_norm"_a,
+             nb::sig("def lookup_into(self, ids: numpy.ndarray[typing.Any, typing.Any], "
+                     "out: numpy.ndarray[typing.Any, typing.Any] | None, policy: str, default_row: int, "
+                     "max_norm: float) -> numpy.ndarray[typing.Any, typing.Any]"));
+}
+
+}  // namespace shardwise

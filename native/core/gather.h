@@ -1,0 +1,67 @@
+#pragma once
+// The lookup: rows of shards copied to one block in the order of the ids, in one pass whatever the partition.
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "core/partition.h"
+
+namespace shardwise {
+
+enum class IdType : std::uint8_t { i8, i16, i32, i64, u8, u16, u32, u64 };
+
+/// What an id outside the table does.
+enum class OutOfRange : std::uint8_t { error, zeros, clamp, wrap, row };
+
+/// Elements of a row, for kernels that compute on them.
+enum class Element : std::uint8_t { opaque, float16, bfloat16, float32, float64 };
+
+struct Shard {
+    const std::byte *data;
+    std::ptrdiff_t stride;  // bytes from a row to the next; negative where an array is reversed
+};
+
+struct Gather {
+    PartitionView partition;
+    const Shard *shards = nullptr;
+    std::size_t row_bytes = 0;
+
+    const void *ids = nullptr;
+    IdType id_type = IdType::i64;
+    std::size_t count = 0;
+    std::byte *out = nullptr;  // count * row_bytes, contiguous
+    bool out_is_fresh = false;  // its pages were not touched before: the system clears each at the first write
+
+    OutOfRange out_of_range = OutOfRange::error;
+    std::uint64_t default_row = 0;            // for OutOfRange::row; < num_rows
+    const std::byte *zero_row = nullptr;      // for OutOfRange::zeros; row_bytes of 0
+
+    Element element = Element::opaque;
+    double max_norm = std::numeric_limits<double>::infinity();  // rows with a larger L2 norm are scaled down to it
+};
+
+inline constexpr std::size_t all_in_range = SIZE_MAX;
+
+/// Does the lookup. Returns all_in_range, or the position of the first id that is out of range under
+/// OutOfRange::error; `out` is then partly written.
+std::size_t gather(const Gather &task);
+
+/// The position of the first id that is not in [0, num_rows), or all_in_range.
+std::size_t find_out_of_range(const void *ids, IdType type, std::size_t count, std::uint64_t num_rows);
+
+/// The id at a position, as a number that keeps its sign.
+struct Id {
+    std::uint64_t bits;
+    bool negative;
+};
+Id id_at(const void *ids, IdType type, std::size_t position);
+
+/// How a result goes to memory: small enough to stay in the caches; large; or large, and written past the caches.
+enum class Traffic : std::uint8_t { cached, large, stream };
+
+/// One instruction level's kernel: ids [begin, end) of the task. Traffic::stream needs `out` and row_bytes to be
+/// multiples of 16, and rows that are only copied.
+using GatherKernel = std::size_t (*)(const Gather &task, std::size_t begin, std::size_t end, Traffic traffic);
+
+}  // namespace shardwise

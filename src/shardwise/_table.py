@@ -1,0 +1,441 @@
+"""A table: rows of one matrix, cut into shards by a partition, looked up by id."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shardwise import _native
+from shardwise._errors import OptionError, OutputError, TableError
+from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
+from shardwise._partition import Partition, as_partition, check_shard_sizes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NO_LIMIT = float("inf")
+_CLIPPED_IN_NATIVE = ("float16", "bfloat16", "float32", "float64")
+
+
+class Table:
+    """Rows of one matrix, in one array or in shards, looked up by id.
+
+    Make one with `Table.from_array` or `Table.from_shards`, or open one from disk with
+    `Table.open`. A table of rank r holds `len(table)` rows of shape `table.shape[1:]`; only the
+    first axis is cut into shards. A table never changes its shards, and holds no copy of arrays
+    that it can read where they lie: what is written to them later is seen by later lookups.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table
+        >>> matrix = np.arange(18.0, dtype=np.float32).reshape(9, 2)
+        >>> table = Table.from_array(matrix, shards=3, partition="mod")
+        >>> table.lookup([0, 7])
+        array([[ 0.,  1.],
+               [14., 15.]], dtype=float32)
+        >>> table.partition.locate(7)
+        (array(1), array(2))
+    """
+
+    __slots__ = ("__weakref__", "_dtype", "_mapped", "_partition", "_rows", "_shape", "_shards")
+
+    _dtype: np.dtype[Any]
+    _mapped: bool
+    _partition: Partition
+    _rows: _native.Rows
+    _shape: tuple[int, ...]
+    _shards: tuple[NDArray[Any], ...]
+
+    def __init__(self) -> None:
+        raise TypeError("use Table.from_array, Table.from_shards or Table.open to make a table")
+
+    @classmethod
+    def from_array(
+        cls,
+        array: Any,
+        shards: int = 1,
+        partition: str | Partition = "mod",
+        *,
+        copy: bool = False,
+    ) -> Table:
+        """Make a table of an array of shape (rows, ...), cut into `shards` shards.
+
+        Args:
+            array: a NumPy array of any fixed-size dtype, or what offers DLPack or the buffer
+                protocol on the CPU.
+            shards: how many shards, at least 1.
+            partition: "mod", "div", or a `Partition` of as many rows (and then as many shards as
+                it says).
+            copy: make the shards private copies, each in 2 MB pages where the system grants them.
+                Without it they are views of the array.
+
+        Raises:
+            TableError: no array, of rank 0, or of Python objects.
+            PartitionError: there is no such partition, or it is one of another number of rows.
+        """
+        whole = as_rows(array, "array")
+        if isinstance(partition, Partition) and shards == 1:
+            shards = partition.num_shards
+        if not isinstance(partition, Partition) and partition in ("mod", "div"):
+            cut = getattr(Partition, partition)(len(whole), shards)  # says what is wrong with it
+        else:
+            cut = as_partition(partition, len(whole), shards)
+        pieces = [whole] if cut.num_shards == 1 else [_piece(whole, cut, k) for k in range(shards)]
+        return cls._make([_private(p) for p in pieces] if copy else pieces, cut)
+
+    @classmethod
+    def from_shards(cls, shards: Sequence[Any], partition: str | Partition = "mod") -> Table:
+        """Make a table of arrays that are its shards already.
+
+        Args:
+            shards: arrays of shape (rows of that shard, ...) that differ in their first axis alone.
+            partition: "mod", "div", or a `Partition`: how the rows were dealt out. The lengths of
+                the shards must be the ones it gives.
+
+        Raises:
+            TableError: no shards, or shards that differ in dtype or in the shape of a row.
+            PartitionError: the lengths are not what the partition gives; the message says which
+                partition would fit.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> even, odd = np.array([[0.0], [2.0]]), np.array([[1.0], [3.0]])
+            >>> Table.from_shards([even, odd], "mod").lookup([0, 1, 2, 3]).ravel()
+            array([0., 1., 2., 3.])
+        """
+        arrays = [as_rows(shard, f"shards[{k}]") for k, shard in enumerate(shards)]
+        if not arrays:
+            raise TableError("expected at least one shard, got none")
+        for k, array in enumerate(arrays):
+            if array.dtype != arrays[0].dtype or array.shape[1:] != arrays[0].shape[1:]:
+                raise TableError(
+                    "expected shards that differ in their first axis alone, got "
+                    f"{arrays[0].dtype} rows of shape {arrays[0].shape[1:]} in shards[0] and "
+                    f"{array.dtype} rows of shape {array.shape[1:]} in shards[{k}]"
+                )
+        sizes = [len(array) for array in arrays]
+        cut = as_partition(partition, sum(sizes), len(sizes))
+        check_shard_sizes(cut, sizes)
+        return cls._make(arrays, cut)
+
+    @classmethod
+    def _make(
+        cls, shards: Sequence[NDArray[Any]], partition: Partition, *, mapped: bool = False
+    ) -> Table:
+        self = object.__new__(cls)
+        first = shards[0]
+        self._shards = tuple(a if _usable(a) else _private(a) for a in shards)
+        self._partition = partition
+        self._dtype = first.dtype
+        self._shape = (partition.num_rows, *first.shape[1:])
+        self._mapped = mapped
+        row_bytes = int(np.prod(first.shape[1:], dtype=np.int64)) * first.dtype.itemsize
+        self._rows = _native.Rows(
+            partition._core,
+            list(self._shards),
+            first.dtype,
+            first.shape[1:],
+            row_bytes,
+            first.dtype.name if first.dtype.isnative else "swapped",
+            mapped,
+        )
+        return self
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Table:
+        """Open a table on disk by memory map: nothing is read before it is looked up.
+
+        Raises:
+            TableNotFoundError: there is no table at `path`.
+            StoreError: the table is broken, or was written by a newer version.
+        """
+        from shardwise.store import open_table  # upwards: the store imports the nouns it holds
+
+        return open_table(path)[0]
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the table to a directory, as it is cut; whole or, on any failure, not at all.
+
+        Args:
+            path: the directory; it is made.
+            overwrite: replace a table that is there. Who has it open keeps the old one.
+            metadata: any JSON object, kept with the table.
+
+        Raises:
+            TableExistsError: there is a table already, and `overwrite` is false.
+            StoreError: the dtype has no form on disk.
+        """
+        from shardwise.store import write_table  # upwards: the store imports the nouns it holds
+
+        write_table(path, self, overwrite=overwrite, metadata=metadata)
+
+    @property
+    def partition(self) -> Partition:
+        """How ids fall on the shards."""
+        return self._partition
+
+    @property
+    def shards(self) -> tuple[NDArray[Any], ...]:
+        """The shards, of shape (partition.shard_sizes[k], ...)."""
+        return self._shards
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole: (rows, ...)."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of an element."""
+        return self._dtype
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __repr__(self) -> str:
+        return f"Table(shape={self._shape}, dtype={self._dtype}, partition={self._partition})"
+
+    def lookup(
+        self,
+        ids: Any,
+        *,
+        out: NDArray[Any] | None = None,
+        out_of_range: OutOfRange = "error",
+        max_norm: float | None = None,
+    ) -> NDArray[Any]:
+        """Return the rows of ids: an array of shape `ids.shape + table.shape[1:]`.
+
+        The rows are bit-exact copies, whatever the partition, the number of shards or of threads.
+
+        Args:
+            ids: integers of any dtype and shape; see `embedding_lookup`.
+            out: an array of the result's shape and dtype that takes the rows and is returned;
+                it must not overlap the table or the ids. After an error it is as it was.
+            out_of_range: what an id outside the table does: "error", "zeros" (a row of zeros),
+                "clamp" (the nearest row), "wrap" (id modulo the number of rows), or the id of the
+                row that stands in for it. Negative ids are outside the table.
+            max_norm: scale rows whose L2 norm (over all their elements) is larger down to this
+                norm; other rows keep their bits. For rows of floating-point or complex numbers.
+
+        Raises:
+            IdOutOfRangeError: an id is outside the table; it names the first such id.
+            IdTypeError: ids are not integers.
+            OutputError: `out` cannot take the result.
+            OptionError: `out_of_range` or `max_norm` is not one of its values.
+            TableError: `max_norm` for rows that have no norm.
+        """
+        if out is None and max_norm is None and out_of_range == "error":
+            try:
+                # A plain array of integers takes this path alone: it is the one that must be fast.
+                rows = self._rows.lookup(ids)
+                if rows is None:
+                    ids = as_ids(ids)
+                    rows = self._rows.lookup(ids)
+                    assert rows is not None
+                return rows
+            except _native.OutOfRangeId as error:
+                raise self._out_of_range(ids, error) from None
+        ids = as_ids(ids)
+        policy, default_row = as_policy(out_of_range, len(self))
+        limit = _as_limit(max_norm)
+        clip_later = limit < _NO_LIMIT and self._has_norm() and not self._clips()
+        if out is not None:
+            self._check_out(out, ids)
+        direct = out is not None and out.flags.carray and not clip_later
+        try:
+            rows = self._rows.lookup_into(
+                ids, out if direct else None, policy, default_row, _NO_LIMIT if clip_later else limit
+            )
+        except _native.OutOfRangeId as error:
+            raise self._out_of_range(ids, error) from None
+        if clip_later:
+            _clip(rows.reshape(*ids.shape, -1), limit)
+        if out is None or direct:
+            return rows
+        np.copyto(out, rows)
+        return out
+
+    def __getitem__(self, ids: Any) -> NDArray[Any]:
+        """Return `lookup(ids)`."""
+        if isinstance(ids, (slice, tuple)) or ids is None or ids is Ellipsis:
+            raise as_ids_hint(ids)
+        return self.lookup(ids)
+
+    def __iter__(self) -> None:  # type: ignore[misc]
+        # Without this, Python would iterate by __getitem__, one lookup a row.
+        raise TypeError("a Table is not iterable; look its rows up in batches of ids")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the table is and where it lies, as a JSON object.
+
+        Keys: `shape`, `dtype`, `row_bytes`, `bytes`, `partition`, `shards` (for each: `rows`,
+        `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB pages at present),
+        `threads` and `isa` (the instruction level that lookups use).
+        """
+        row_bytes = int(np.prod(self._shape[1:], dtype=np.int64)) * self._dtype.itemsize
+        shards = []
+        for array in self._shards:
+            low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
+            shards.append(
+                {
+                    "rows": len(array),
+                    "bytes": len(array) * row_bytes,
+                    "mapped": self._mapped,
+                    "huge_page_bytes": _native.huge_page_bytes(low, high - low),
+                }
+            )
+        return {
+            "shape": list(self._shape),
+            "dtype": str(self._dtype),
+            "row_bytes": row_bytes,
+            "bytes": len(self) * row_bytes,
+            "partition": self._partition.to_json(),
+            "shards": shards,
+            "threads": _native.num_threads(),
+            "isa": _native.isa(),
+        }
+
+    def _out_of_range(self, ids: NDArray[Any], error: Exception) -> Exception:
+        position, value = map(int, str(error).split())
+        return out_of_range_error(ids.shape, position, value, len(self))
+
+    def _check_out(self, out: object, ids: NDArray[Any]) -> None:
+        shape = ids.shape + self._shape[1:]
+        if not isinstance(out, np.ndarray):
+            raise OutputError(f"expected out as a NumPy array, got {type(out).__name__}")
+        if out.shape != shape or out.dtype != self._dtype:
+            raise OutputError(
+                f"expected out of shape {shape} and dtype {self._dtype}, "
+                f"got shape {out.shape} and dtype {out.dtype}"
+            )
+        if not out.flags.writeable:
+            raise OutputError("expected out as an array that can be written, got a read-only one")
+        for array in (ids, *self._shards):
+            if np.may_share_memory(out, array):
+                raise OutputError(
+                    "expected out as memory of its own, got an array that overlaps the table or "
+                    "the ids; pass a copy, or leave out away"
+                )
+
+    def _clips(self) -> bool:
+        return self._dtype.isnative and self._dtype.name in _CLIPPED_IN_NATIVE
+
+    def _has_norm(self) -> bool:
+        if self._dtype.kind in "fc" or _is_small_float(self._dtype):
+            return True
+        raise TableError(
+            f"expected rows of floating-point or complex numbers for max_norm, got {self._dtype}"
+        )
+
+
+def as_rows(array: Any, name: str) -> NDArray[Any]:
+    """Return what holds rows as a NumPy array of rank 1 and more, without a copy if there can be.
+
+    Raises:
+        TableError: it cannot be read on the CPU, has rank 0, or holds Python objects.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TableError(f"expected {name} as a plain array, got a masked one; fill it first")
+    if isinstance(array, np.ndarray):
+        rows: NDArray[Any] = np.asarray(array)
+    elif hasattr(array, "__dlpack__"):
+        rows = _from_dlpack(array, name)
+    else:
+        rows = np.asarray(array)
+    if rows.ndim == 0:
+        raise TableError(
+            f"expected {name} of shape (rows, ...), got the scalar {rows!r}; "
+            "a list of rows is a table after numpy.array(rows)"
+        )
+    if rows.dtype.hasobject:
+        raise TableError(
+            f"expected {name} of a fixed-size dtype, got {rows.dtype}; "
+            "for text use a fixed-size dtype such as 'S16' or 'U16'"
+        )
+    return rows
+
+
+def as_ids_hint(key: object) -> TypeError:
+    """Return the error for what indexes an array but is no ids."""
+    from shardwise._errors import IdTypeError
+
+    return IdTypeError(
+        f"expected ids as integers, got {key!r}; for a run of rows pass "
+        "numpy.arange(start, stop), and index the result for columns"
+    )
+
+
+def _from_dlpack(array: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TableError(
+            f"expected {name} as an array in the memory of the CPU, got {type(array).__name__}, "
+            f"which NumPy cannot read ({error}); detach it and copy it to the CPU first"
+        ) from error
+
+
+def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:
+    """One shard, as a view."""
+    size = partition._core.shard_size(shard)
+    if size == 0:
+        return whole[:0]
+    first = int(partition.ids_of(shard, 0))
+    return whole[first :: partition.num_shards] if partition.strategy == "mod" else whole[first : first + size]
+
+
+def _usable(array: NDArray[Any]) -> bool:
+    """Whether each row lies in one piece; from row to row there may be any stride."""
+    return len(array) == 0 or array[:1].flags.c_contiguous
+
+
+def _private(array: NDArray[Any]) -> NDArray[Any]:
+    copy = _native.empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
+
+
+def _is_small_float(dtype: np.dtype[Any]) -> bool:
+    """Whether it is a float of ml_dtypes, which NumPy shows as raw bytes (kind "V" or "f")."""
+    ml_dtypes = sys.modules.get("ml_dtypes")  # a dtype of it cannot be met before it is imported
+    if ml_dtypes is None:
+        return False
+    try:
+        ml_dtypes.finfo(dtype)
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def _as_limit(max_norm: float | None) -> float:
+    if max_norm is None:
+        return _NO_LIMIT
+    try:
+        limit = float(max_norm)
+    except (TypeError, ValueError):
+        limit = float("nan")
+    if limit != limit:
+        raise OptionError(f"expected max_norm as a number or None, got {max_norm!r}")
+    return max(limit, 0.0)  # as TensorFlow reads a negative one
+
+
+def _clip(rows: NDArray[Any], limit: float) -> None:
+    """What the kernel does for its dtypes, for all others: scale the rows above the norm."""
+    wide = rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64)
+    norms = np.sqrt(np.sum(np.abs(wide) ** 2, axis=-1, keepdims=True))
+    above = norms[..., 0] > limit
+    rows[above] = (wide[above] * (limit / norms[above])).astype(rows.dtype)
+
+
+Progress = Callable[[int, int], None]
