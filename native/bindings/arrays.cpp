@@ -42,7 +42,7 @@ void import_numpy() {
 }
 
 std::optional<IdArray> as_id_array(nb::handle object) {
-    if (!PyArray_Check(object.ptr())) return std::nullopt;
+    if (!PyArray_CheckExact(object.ptr())) return std::nullopt;  // a subclass may mean more than its numbers
     PyArrayObject *const array = as_array(object);
     if (!PyArray_ISCARRAY_RO(array)) return std::nullopt;
     const std::optional<IdType> type = id_type(PyArray_TYPE(array), static_cast<std::size_t>(PyArray_ITEMSIZE(array)));

@@ -22,7 +22,7 @@ struct IdArray {
     std::span<const std::intptr_t> shape;
 };
 
-/// None where `object` is no such array; Python then makes one of it.
+/// None where `object` is no such array, or of a subclass; Python then makes one of it.
 std::optional<IdArray> as_id_array(nanobind::handle object);
 
 /// An uninitialized array of shape `lead + tail`; a large one lies in a recycled block of 2 MB pages. `*fresh` is set

@@ -4,6 +4,7 @@
 
 #include "arrays.h"
 #include "core/cpu.h"
+#include "core/memory.h"
 #include "core/threads.h"
 
 namespace nb = nanobind;
@@ -11,9 +12,10 @@ namespace nb = nanobind;
 NB_MODULE(_native, m) {
     m.doc() = "The native core of shardwise: private, and only as stable as the Python above it.";
     shardwise::import_numpy();
-    // A wrong SHARDWISE_ISA or SHARDWISE_NUM_THREADS is told at import, not at the first lookup.
+    // A wrong environment variable is told at import, not at the first lookup.
     shardwise::level();
     shardwise::num_threads();
+    shardwise::cache_bound();
     shardwise::register_partition(m);
     shardwise::register_gather(m);
     shardwise::register_memory(m);

@@ -150,16 +150,16 @@ void register_gather(nb::module_ &m) {
         .def(nb::init<const Partition &, const nb::list &, nb::object, std::vector<std::intptr_t>, std::size_t,
                       const std::string &, bool>(),
              "partition"_a, "shards"_a, "dtype"_a, "tail"_a, "row_bytes"_a, "element"_a, "mapped"_a,
-             nb::sig("def __init__(self, partition: Partition, shards: list[numpy.ndarray[typing.Any, typing.Any]], "
+             nb::sig("def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[typing.Any]], "
                      "dtype: numpy.dtype[typing.Any], tail: Sequence[int], row_bytes: int, element: str, mapped: bool) "
                      "-> None"))
         .def("lookup", &Rows::lookup,
-             nb::sig("def lookup(self, ids: object, /) -> numpy.ndarray[typing.Any, typing.Any] | None"),
+             nb::sig("def lookup(self, ids: object, /) -> numpy.typing.NDArray[typing.Any] | None"),
              "Rows of a contiguous array of integers; None for any other object.")
         .def("lookup_into", &Rows::lookup_into, "ids"_a, "out"_a.none(), "policy"_a, "default_row"_a, "max_norm"_a,
-             nb::sig("def lookup_into(self, ids: numpy.ndarray[typing.Any, typing.Any], "
-                     "out: numpy.ndarray[typing.Any, typing.Any] | None, policy: str, default_row: int, "
-                     "max_norm: float) -> numpy.ndarray[typing.Any, typing.Any]"));
+             nb::sig("def lookup_into(self, ids: numpy.typing.NDArray[typing.Any], "
+                     "out: numpy.typing.NDArray[typing.Any] | None, policy: str, default_row: int, "
+                     "max_norm: float) -> numpy.typing.NDArray[typing.Any]"));
 }
 
 }  // namespace shardwise

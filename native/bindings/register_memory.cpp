@@ -17,7 +17,7 @@ void register_memory(nb::module_ &m) {
         "empty",
         [](const std::vector<std::intptr_t> &shape, nb::handle dtype) { return new_array(dtype, shape, {}); },
         "shape"_a, "dtype"_a,
-        nb::sig("def empty(shape: Sequence[int], dtype: numpy.dtype[typing.Any]) -> numpy.ndarray[typing.Any, typing.Any]"),
+        nb::sig("def empty(shape: Sequence[int], dtype: numpy.dtype[typing.Any]) -> numpy.typing.NDArray[typing.Any]"),
         "An uninitialized array; a large one lies in 2 MB pages.");
     m.def("cached_bytes", &cached_bytes, "Bytes of freed result blocks that are kept for the next results.");
     m.def("empty_cache", &empty_cache, "Gives the kept blocks back to the system; returns their bytes.");

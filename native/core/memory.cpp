@@ -1,12 +1,16 @@
 #include "core/memory.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <vector>
 
 #if defined(_WIN32)
@@ -63,12 +67,14 @@ void mark_free(void *block, std::size_t bytes) noexcept {
 }
 #endif
 
-/// At most 1 GiB and a sixteenth of the memory, or what SHARDWISE_CACHE_BYTES says.
-std::size_t cache_bound() {
+std::size_t initial_bound() {
     if (const char *text = std::getenv("SHARDWISE_CACHE_BYTES"); text != nullptr && *text != '\0') {
-        char *end = nullptr;
-        const unsigned long long bytes = std::strtoull(text, &end, 10);
-        if (*end == '\0') return static_cast<std::size_t>(bytes);
+        std::size_t bytes = 0;
+        const char *const last = text + std::strlen(text);
+        const auto [end, problem] = std::from_chars(text, last, bytes);
+        if (problem == std::errc() && end == last) return bytes;
+        throw std::invalid_argument("SHARDWISE_CACHE_BYTES must be a whole number of bytes, got \"" + std::string(text) +
+                                    "\"");
     }
     std::size_t bound = std::size_t{1} << 30;
 #if !defined(_WIN32)
@@ -149,13 +155,15 @@ public:
         return bytes;
     }
 
+    std::size_t bound() const noexcept { return bound_; }
+
     std::size_t kept() noexcept {
         std::lock_guard lock(mutex_);
         return kept_;
     }
 
 private:
-    Cache() : bound_(cache_bound()) {
+    Cache() : bound_(initial_bound()) {
 #if !defined(_WIN32)
         // A fork while another thread holds the mutex would leave it locked for ever in the child.
         pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); }, [] { get().mutex_.unlock(); });
@@ -186,9 +194,11 @@ void release_block(const Block &block) noexcept {
     Cache::get().give({block.data, block.bytes, false});
 }
 
-std::size_t cached_bytes() noexcept { return Cache::get().kept(); }
+std::size_t cache_bound() { return Cache::get().bound(); }
 
-std::size_t empty_cache() noexcept { return Cache::get().clear(); }
+std::size_t cached_bytes() { return Cache::get().kept(); }
+
+std::size_t empty_cache() { return Cache::get().clear(); }
 
 std::size_t huge_page_bytes(const void *data, std::size_t bytes) {
     std::size_t total = 0;

@@ -23,11 +23,15 @@ Block acquire_block(std::size_t bytes);
 /// when memory runs short), else unmapped.
 void release_block(const Block &block) noexcept;
 
+/// How many bytes of blocks are kept at most: what SHARDWISE_CACHE_BYTES says, else 1 GiB or a sixteenth of the
+/// memory, whichever is less. Throws std::invalid_argument where SHARDWISE_CACHE_BYTES is no number.
+std::size_t cache_bound();
+
 /// Bytes of blocks that are kept and not in use.
-std::size_t cached_bytes() noexcept;
+std::size_t cached_bytes();
 
 /// Unmaps every kept block; returns how many bytes that were.
-std::size_t empty_cache() noexcept;
+std::size_t empty_cache();
 
 /// How many of the `bytes` at `data` lie in large pages at present; 0 where the system does not tell.
 std::size_t huge_page_bytes(const void *data, std::size_t bytes);

@@ -12,12 +12,17 @@ from shardwise._errors import StoreError as StoreError
 from shardwise._errors import TableError as TableError
 from shardwise._errors import TableExistsError as TableExistsError
 from shardwise._errors import TableNotFoundError as TableNotFoundError
+from shardwise._errors import TokenTypeError as TokenTypeError
 from shardwise._errors import UnknownTokenError as UnknownTokenError
+from shardwise._errors import VocabularyError as VocabularyError
 from shardwise._lookup import embedding_lookup as embedding_lookup
 from shardwise._partition import Partition as Partition
 from shardwise._runtime import empty_cache as empty_cache
 from shardwise._runtime import num_threads as num_threads
 from shardwise._runtime import set_num_threads as set_num_threads
 from shardwise._table import Table as Table
+from shardwise._vectors import Vectors as Vectors
+from shardwise._vectors import convert as convert
+from shardwise._vocabulary import Vocabulary as Vocabulary
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What can go wrong: every error is a `ShardwiseError` and the built-in that a Python user expects."""
+"""What can go wrong: each error is a `ShardwiseError` and the built-in that a user expects."""
 
 
 class ShardwiseError(Exception):
@@ -32,8 +32,18 @@ class OptionError(ShardwiseError, ValueError):
 class UnknownTokenError(ShardwiseError, KeyError):
     """A token is not in the vocabulary, and the vocabulary has no unknown token."""
 
-    def __str__(self) -> str:  # KeyError shows the repr of its argument: a sentence would come out quoted
+    def __str__(
+        self,
+    ) -> str:  # KeyError shows the repr of its argument: a sentence would come out quoted
         return str(self.args[0]) if self.args else ""
+
+
+class VocabularyError(ShardwiseError, ValueError):
+    """Tokens do not make a vocabulary, or not one array of tokens."""
+
+
+class TokenTypeError(ShardwiseError, TypeError):
+    """A token is neither str nor bytes."""
 
 
 class FormatError(ShardwiseError, ValueError):

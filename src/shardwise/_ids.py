@@ -25,8 +25,10 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
     Raises:
         IdTypeError: they are not integers, or not one rectangular array.
     """
+    if isinstance(ids, np.ma.MaskedArray):
+        raise IdTypeError("expected ids as a plain array, got a masked one; fill it first")
     if isinstance(ids, np.ndarray):
-        array: np.ndarray[Any, Any] = ids
+        array: np.ndarray[Any, Any] = np.asarray(ids)
     elif hasattr(ids, "__dlpack__"):
         try:
             array = np.from_dlpack(ids)
@@ -43,12 +45,15 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
                 "expected ids as one rectangular array of integers, got sequences of unequal "
                 "length; pad them to one length, or look up their concatenation"
             ) from None
+        except TypeError as error:
+            raise IdTypeError(
+                f"expected ids as integers, got {type(ids).__name__}, which NumPy cannot read "
+                f"({error})"
+            ) from error
         if array.size == 0 and array.dtype == np.float64:
             array = array.astype(np.int64)  # NumPy calls an empty list floats
     if array.dtype.kind not in "iu":
-        hint = (
-            "integers of up to 64 bits" if array.dtype.kind == "O" else "ids.astype(numpy.int64)"
-        )
+        hint = "integers of up to 64 bits" if array.dtype.kind == "O" else "ids.astype(numpy.int64)"
         raise IdTypeError(
             f"expected ids of an integer dtype, got {array.dtype} (shape {array.shape}); "
             f"if these are row numbers, pass {hint}"

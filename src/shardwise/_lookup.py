@@ -103,7 +103,8 @@ def _from_python(shard: Any) -> Any:
     leaf: Any = shard
     while isinstance(leaf, (list, tuple)) and leaf:
         leaf = leaf[0]
-    if leaf == [] or type(leaf) is float or (type(leaf) is int and array.dtype == np.float64):
+    empty = isinstance(leaf, (list, tuple))  # the walk down ended in a sequence of nothing
+    if empty or type(leaf) is float or (type(leaf) is int and array.dtype == np.float64):
         return array.astype(np.float32)
     if type(leaf) is int and array.dtype == np.int64:
         small = array.astype(np.int32)

@@ -120,9 +120,13 @@ class Partition:
             IdTypeError: ids are not integers.
         """
         array = as_ids(ids)
-        if array.dtype == np.uint64 and array.size and int(array.max()) > _LIMIT:
-            position = int(array.argmax())
-            raise out_of_range_error(array.shape, position, int(array.flat[position]), self.num_rows)
+        if (
+            array.dtype == np.uint64 and (beyond := array >= self.num_rows).any()
+        ):  # may not fit int64
+            position = int(beyond.argmax())
+            raise out_of_range_error(
+                array.shape, position, int(array.flat[position]), self.num_rows
+            )
         flat = array.reshape(-1).astype(np.int64, copy=False)
         shards = np.empty(flat.shape, np.int64)
         rows = np.empty(flat.shape, np.int64)
@@ -142,9 +146,7 @@ class Partition:
         """
         k = operator.index(shard)
         if not 0 <= k < self.num_shards:
-            raise PartitionError(
-                f"expected a shard from 0 to {self.num_shards - 1}, got {shard}"
-            )
+            raise PartitionError(f"expected a shard from 0 to {self.num_shards - 1}, got {shard}")
         size = self._core.shard_size(k)
         step = self.num_shards if self.strategy == "mod" else 1
         if self.boundaries is not None:
@@ -209,10 +211,8 @@ def as_partition(partition: str | Partition, num_rows: int, num_shards: int) -> 
                 f"expected a partition of {num_rows} rows in {num_shards} shards, got {partition}"
             )
         return partition
-    if partition == "mod":
-        return Partition.mod(num_rows, num_shards)
-    if partition == "div":
-        return Partition.div(num_rows, num_shards)
+    if isinstance(partition, str) and partition in ("mod", "div"):
+        return Partition(cast("Strategy", partition), num_rows, num_shards)
     raise unknown_strategy(partition)
 
 

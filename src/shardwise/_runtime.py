@@ -32,7 +32,7 @@ def set_num_threads(count: int) -> None:
         1
     """
     try:
-        _native.set_num_threads(operator.index(count))
+        _native.set_num_threads(0 if isinstance(count, bool) else operator.index(count))
     except (TypeError, ValueError):
         raise OptionError(f"expected a number of threads from 1 to 1024, got {count!r}") from None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shardwise import _native
-from shardwise._errors import OptionError, OutputError, TableError
+from shardwise._errors import IdTypeError, OptionError, OutputError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
 from shardwise._partition import Partition, as_partition, check_shard_sizes
 
@@ -80,11 +80,8 @@ class Table:
         whole = as_rows(array, "array")
         if isinstance(partition, Partition) and shards == 1:
             shards = partition.num_shards
-        if not isinstance(partition, Partition) and partition in ("mod", "div"):
-            cut = getattr(Partition, partition)(len(whole), shards)  # says what is wrong with it
-        else:
-            cut = as_partition(partition, len(whole), shards)
-        pieces = [whole] if cut.num_shards == 1 else [_piece(whole, cut, k) for k in range(shards)]
+        cut = as_partition(partition, len(whole), shards)
+        pieces = [_piece(whole, cut, k) for k in range(cut.num_shards)]
         return cls._make([_private(p) for p in pieces] if copy else pieces, cut)
 
     @classmethod
@@ -156,7 +153,7 @@ class Table:
         """
         from shardwise.store import open_table  # upwards: the store imports the nouns it holds
 
-        return open_table(path)[0]
+        return open_table(path).table
 
     def save(
         self,
@@ -246,6 +243,9 @@ class Table:
                 return rows
             except _native.OutOfRangeId as error:
                 raise self._out_of_range(ids, error) from None
+            except TypeError:
+                if ids is not None:  # the native function takes no None: as_ids says so below
+                    raise
         ids = as_ids(ids)
         policy, default_row = as_policy(out_of_range, len(self))
         limit = _as_limit(max_norm)
@@ -255,12 +255,16 @@ class Table:
         direct = out is not None and out.flags.carray and not clip_later
         try:
             rows = self._rows.lookup_into(
-                ids, out if direct else None, policy, default_row, _NO_LIMIT if clip_later else limit
+                ids,
+                out if direct else None,
+                policy,
+                default_row,
+                _NO_LIMIT if clip_later else limit,
             )
         except _native.OutOfRangeId as error:
             raise self._out_of_range(ids, error) from None
-        if clip_later:
-            _clip(rows.reshape(*ids.shape, -1), limit)
+        if clip_later and rows.size:
+            _clip(rows.reshape(ids.size, -1), limit)
         if out is None or direct:
             return rows
         np.copyto(out, rows)
@@ -269,10 +273,13 @@ class Table:
     def __getitem__(self, ids: Any) -> NDArray[Any]:
         """Return `lookup(ids)`."""
         if isinstance(ids, (slice, tuple)) or ids is None or ids is Ellipsis:
-            raise as_ids_hint(ids)
+            raise IdTypeError(
+                f"expected ids as integers, got {ids!r}; for a run of rows pass "
+                "numpy.arange(start, stop), and index the result for columns"
+            )
         return self.lookup(ids)
 
-    def __iter__(self) -> None:  # type: ignore[misc]
+    def __iter__(self) -> None:
         # Without this, Python would iterate by __getitem__, one lookup a row.
         raise TypeError("a Table is not iterable; look its rows up in batches of ids")
 
@@ -352,7 +359,13 @@ def as_rows(array: Any, name: str) -> NDArray[Any]:
     elif hasattr(array, "__dlpack__"):
         rows = _from_dlpack(array, name)
     else:
-        rows = np.asarray(array)
+        try:
+            rows = np.asarray(array)
+        except (TypeError, ValueError) as error:
+            raise TableError(
+                f"expected {name} as an array, got {type(array).__name__}, "
+                f"which NumPy cannot read ({error})"
+            ) from error
     if rows.ndim == 0:
         raise TableError(
             f"expected {name} of shape (rows, ...), got the scalar {rows!r}; "
@@ -364,16 +377,6 @@ def as_rows(array: Any, name: str) -> NDArray[Any]:
             "for text use a fixed-size dtype such as 'S16' or 'U16'"
         )
     return rows
-
-
-def as_ids_hint(key: object) -> TypeError:
-    """Return the error for what indexes an array but is no ids."""
-    from shardwise._errors import IdTypeError
-
-    return IdTypeError(
-        f"expected ids as integers, got {key!r}; for a run of rows pass "
-        "numpy.arange(start, stop), and index the result for columns"
-    )
 
 
 def _from_dlpack(array: Any, name: str) -> NDArray[Any]:
@@ -388,11 +391,11 @@ def _from_dlpack(array: Any, name: str) -> NDArray[Any]:
 
 def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:
     """One shard, as a view."""
+    if partition.strategy == "mod":
+        return whole[shard :: partition.num_shards]
     size = partition._core.shard_size(shard)
-    if size == 0:
-        return whole[:0]
-    first = int(partition.ids_of(shard, 0))
-    return whole[first :: partition.num_shards] if partition.strategy == "mod" else whole[first : first + size]
+    first = int(partition.ids_of(shard, 0)) if size else 0
+    return whole[first : first + size]
 
 
 def _usable(array: NDArray[Any]) -> bool:
@@ -407,7 +410,7 @@ def _private(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_small_float(dtype: np.dtype[Any]) -> bool:
-    """Whether it is a float of ml_dtypes, which NumPy shows as raw bytes (kind "V" or "f")."""
+    """Whether it is a float of ml_dtypes, which NumPy shows as raw bytes."""
     ml_dtypes = sys.modules.get("ml_dtypes")  # a dtype of it cannot be met before it is imported
     if ml_dtypes is None:
         return False
@@ -422,20 +425,18 @@ def _as_limit(max_norm: float | None) -> float:
     if max_norm is None:
         return _NO_LIMIT
     try:
-        limit = float(max_norm)
+        limit = float("nan") if isinstance(max_norm, (str, bytes)) else float(max_norm)
     except (TypeError, ValueError):
         limit = float("nan")
     if limit != limit:
         raise OptionError(f"expected max_norm as a number or None, got {max_norm!r}")
-    return max(limit, 0.0)  # as TensorFlow reads a negative one
+    return limit if limit > 0.0 else 0.0  # as TensorFlow reads a negative one
 
 
 def _clip(rows: NDArray[Any], limit: float) -> None:
     """What the kernel does for its dtypes, for all others: scale the rows above the norm."""
-    wide = rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64)
-    norms = np.sqrt(np.sum(np.abs(wide) ** 2, axis=-1, keepdims=True))
-    above = norms[..., 0] > limit
-    rows[above] = (wide[above] * (limit / norms[above])).astype(rows.dtype)
-
-
-Progress = Callable[[int, int], None]
+    wide = rows.astype(np.result_type(rows.dtype, np.float64))
+    with np.errstate(all="ignore"):  # the kernel does not warn of infinities either
+        norms = np.sqrt(np.sum(np.abs(wide) ** 2, axis=-1, keepdims=True))
+        above = norms[..., 0] > limit
+        rows[above] = (wide[above] * (limit / norms[above])).astype(rows.dtype)

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._errors import OptionError, ShardwiseError, UnknownTokenError
+from shardwise._errors import (
+    OptionError,
+    TokenTypeError,
+    UnknownTokenError,
+    VocabularyError,
+)
 from shardwise._ids import as_ids, out_of_range_error
 
 Token: TypeAlias = str | bytes
@@ -20,14 +25,6 @@ _Slots: TypeAlias = NDArray[np.uint64]
 
 _SHOWN = 10  # tokens that an error names
 _BLOCK = 4096  # tokens that an iteration decodes at once
-
-
-class VocabularyError(ShardwiseError, ValueError):
-    """Tokens do not make a vocabulary, or not one array of tokens."""
-
-
-class TokenTypeError(ShardwiseError, TypeError):
-    """A token is neither str nor bytes."""
 
 
 class Vocabulary:

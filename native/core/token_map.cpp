@@ -1,0 +1,239 @@
+#include "core/token_map.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "core/threads.h"
+
+namespace shardwise {
+
+static_assert(std::endian::native == std::endian::little, "tokens and slots are stored little-endian");
+
+// ---- XXH64, after the public specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md) ----
+
+namespace {
+
+constexpr std::uint64_t P1 = 0x9E3779B185EBCA87u, P2 = 0xC2B2AE3D27D4EB4Fu, P3 = 0x165667B19E3779F9u,
+                        P4 = 0x85EBCA77C2B2AE63u, P5 = 0x27D4EB2F165667C5u;
+
+template <class T> T load(const std::uint8_t *p) {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+}
+
+std::uint64_t mix(std::uint64_t lane, std::uint64_t input) {
+    return std::rotl(lane + input * P2, 31) * P1;
+}
+
+} // namespace
+
+std::uint64_t hash64(const std::uint8_t *data, std::size_t size) {
+    const std::uint8_t *p = data;
+    std::size_t left = size;
+    std::uint64_t hash = P5;
+    if (left >= 32) {
+        std::uint64_t lanes[4] = {P1 + P2, P2, 0, 0 - P1};
+        for (; left >= 32; left -= 32)
+            for (std::uint64_t &lane : lanes) {
+                lane = mix(lane, load<std::uint64_t>(p));
+                p += 8;
+            }
+        hash = std::rotl(lanes[0], 1) + std::rotl(lanes[1], 7) + std::rotl(lanes[2], 12) +
+               std::rotl(lanes[3], 18);
+        for (std::uint64_t lane : lanes)
+            hash = (hash ^ mix(0, lane)) * P1 + P4;
+    }
+    hash += size;
+    for (; left >= 8; left -= 8, p += 8)
+        hash = std::rotl(hash ^ mix(0, load<std::uint64_t>(p)), 27) * P1 + P4;
+    if (left >= 4) {
+        hash = std::rotl(hash ^ load<std::uint32_t>(p) * P1, 23) * P2 + P3;
+        left -= 4;
+        p += 4;
+    }
+    for (; left > 0; --left, ++p)
+        hash = std::rotl(hash ^ *p * P5, 11) * P1;
+    hash = (hash ^ (hash >> 33)) * P2;
+    hash = (hash ^ (hash >> 29)) * P3;
+    return hash ^ (hash >> 32);
+}
+
+// ---- the map ----
+
+namespace {
+
+constexpr std::uint64_t id_mask = (std::uint64_t{1} << 48) - 1;
+constexpr std::size_t batch = 32; // enough loads in flight to hide one trip to memory
+
+struct Span {
+    const std::uint8_t *begin;
+    std::size_t size;
+};
+
+[[noreturn]] void damaged(const std::string &what) {
+    throw std::invalid_argument("the token map is damaged: " + what);
+}
+
+Span token_at(const Tokens &tokens, std::size_t id) {
+    const std::int64_t begin = tokens.offsets[id], end = tokens.offsets[id + 1];
+    if (begin < 0 || begin > end || static_cast<std::uint64_t>(end) > tokens.size)
+        damaged("expected token " + std::to_string(id) + " within " + std::to_string(tokens.size) +
+                " bytes, got bytes " + std::to_string(begin) + " to " + std::to_string(end));
+    return {tokens.bytes + begin, static_cast<std::size_t>(end - begin)};
+}
+
+bool equal(Span a, Span b) {
+    return a.size == b.size && (a.size == 0 || std::memcmp(a.begin, b.begin, a.size) == 0);
+}
+
+std::uint64_t tag_of(std::uint64_t hash) {
+    return hash & ~id_mask;
+}
+
+void check_slots(std::size_t num_slots, std::size_t count) {
+    if (count > id_mask - 1 || !std::has_single_bit(num_slots) || num_slots < token_map_slots(count))
+        throw std::invalid_argument("expected a power of two of slots, at least twice the " +
+                                    std::to_string(count) + " tokens, got " + std::to_string(num_slots));
+}
+
+/// Hashes the tokens [begin, end), at most `batch`, and asks for their slots.
+void hash_batch(const Tokens &tokens, std::size_t begin, std::size_t end, const std::uint64_t *slots,
+                std::size_t num_slots, Span *spans, std::uint64_t *hashes) {
+    for (std::size_t i = begin; i < end; ++i) {
+        const Span span = token_at(tokens, i);
+        const std::uint64_t hash = hash64(span.begin, span.size);
+        __builtin_prefetch(slots + (hash & (num_slots - 1)));
+        spans[i - begin] = span;
+        hashes[i - begin] = hash;
+    }
+}
+
+/// Walks the probe sequence to `token` or to the first empty slot. Returns the slot's index.
+/// The walk is bounded: a hostile file may hold no empty slot.
+std::size_t probe(const Tokens &tokens, const std::uint64_t *slots, std::size_t num_slots, Span token,
+                  std::uint64_t hash) {
+    std::size_t at = hash & (num_slots - 1);
+    for (std::size_t step = 0; step < num_slots; ++step, at = (at + 1) & (num_slots - 1)) {
+        const std::uint64_t slot = slots[at];
+        if (slot == 0)
+            return at;
+        if (tag_of(slot ^ hash) != 0)
+            continue;
+        const std::uint64_t id = (slot & id_mask) - 1;
+        if (id >= tokens.count)
+            damaged("expected an id below " + std::to_string(tokens.count) + " in slot " +
+                    std::to_string(at) + ", got " + std::to_string(static_cast<std::int64_t>(id)));
+        if (equal(token_at(tokens, id), token))
+            return at;
+    }
+    damaged("expected an empty slot, got none");
+}
+
+/// Asks for the offsets (`bytes` false) or the bytes (`bytes` true) of the token in the hash's first slot.
+void prefetch_candidate(const TokenMap &map, std::uint64_t hash, bool bytes) {
+    const std::uint64_t slot = map.slots[hash & (map.num_slots - 1)];
+    const std::uint64_t id = (slot & id_mask) - 1;
+    if (tag_of(slot ^ hash) != 0 || id >= map.tokens.count)
+        return;
+    if (!bytes) {
+        __builtin_prefetch(map.tokens.offsets + id);
+        return;
+    }
+    const std::int64_t begin = map.tokens.offsets[id];
+    if (begin >= 0 && static_cast<std::uint64_t>(begin) < map.tokens.size)
+        __builtin_prefetch(map.tokens.bytes + begin);
+}
+
+} // namespace
+
+std::size_t token_map_slots(std::size_t count) {
+    if (count > id_mask - 1)
+        throw std::invalid_argument("expected fewer than 2**48 tokens, got " + std::to_string(count));
+    return std::bit_ceil(std::max<std::size_t>(8, 2 * count));
+}
+
+void unjoin_tokens(const std::uint8_t *joined, std::size_t size, std::size_t count, std::uint8_t *bytes,
+                   std::int64_t *offsets) {
+    offsets[0] = 0;
+    const std::uint8_t *p = joined, *const end = joined + size;
+    std::size_t found = 0;
+    for (std::uint8_t *to = bytes; found < count; ++found) {
+        const auto *nul =
+            p == end
+                ? nullptr
+                : static_cast<const std::uint8_t *>(std::memchr(p, 0, static_cast<std::size_t>(end - p)));
+        const std::uint8_t *stop = nul == nullptr ? end : nul;
+        if ((nul == nullptr) != (found + 1 == count))
+            break;
+        if (stop != p)
+            std::memcpy(to, p, static_cast<std::size_t>(stop - p));
+        to += stop - p;
+        offsets[found + 1] = to - bytes;
+        p = nul == nullptr ? end : nul + 1;
+    }
+    if (found != count || p != end)
+        throw std::invalid_argument("expected " + std::to_string(count) +
+                                    " tokens with one NUL between each two");
+}
+
+std::size_t build_token_map(const Tokens &tokens, std::uint64_t *slots, std::size_t num_slots,
+                            std::int64_t *first_of) {
+    check_slots(num_slots, tokens.count);
+    std::fill_n(slots, num_slots, std::uint64_t{0});
+    std::size_t duplicates = 0;
+    Span spans[batch];
+    std::uint64_t hashes[batch];
+    for (std::size_t begin = 0; begin < tokens.count; begin += batch) {
+        const std::size_t end = std::min(tokens.count, begin + batch);
+        hash_batch(tokens, begin, end, slots, num_slots, spans, hashes);
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::uint64_t hash = hashes[i - begin];
+            std::uint64_t &slot = slots[probe(tokens, slots, num_slots, spans[i - begin], hash)];
+            if (slot == 0)
+                slot = tag_of(hash) | (i + 1);
+            else
+                ++duplicates;
+            first_of[i] = static_cast<std::int64_t>((slot & id_mask) - 1);
+        }
+    }
+    return duplicates;
+}
+
+void validate_token_map(const TokenMap &map) {
+    const Tokens &tokens = map.tokens;
+    if (tokens.offsets[0] != 0)
+        throw std::invalid_argument("expected the first offset to be 0, got " +
+                                    std::to_string(tokens.offsets[0]));
+    const std::int64_t last = tokens.offsets[tokens.count];
+    if (last < 0 || static_cast<std::uint64_t>(last) != tokens.size)
+        throw std::invalid_argument("expected the last offset to be the number of bytes, " +
+                                    std::to_string(tokens.size) + ", got " + std::to_string(last));
+    check_slots(map.num_slots, tokens.count);
+}
+
+void find_tokens(const TokenMap &map, const Tokens &wanted, std::int64_t *ids, std::int64_t missing) {
+    validate_token_map(map);
+    parallel_for(wanted.count, 4096, [&](std::size_t first, std::size_t last) {
+        Span spans[batch];
+        std::uint64_t hashes[batch];
+        for (std::size_t begin = first; begin < last; begin += batch) {
+            const std::size_t end = std::min(last, begin + batch);
+            hash_batch(wanted, begin, end, map.slots, map.num_slots, spans, hashes);
+            for (const bool bytes : {false, true})
+                for (std::size_t k = 0; k < end - begin; ++k)
+                    prefetch_candidate(map, hashes[k], bytes);
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::size_t at =
+                    probe(map.tokens, map.slots, map.num_slots, spans[i - begin], hashes[i - begin]);
+                const std::uint64_t slot = map.slots[at];
+                ids[i] = slot == 0 ? missing : static_cast<std::int64_t>((slot & id_mask) - 1);
+            }
+        }
+    });
+}
+
+} // namespace shardwise

@@ -1,0 +1,195 @@
+#include "core/token_map.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+
+using namespace shardwise;
+
+namespace {
+
+/// Owns tokens in arrays of their exact sizes, so that a sanitizer sees every step beyond them.
+struct Packed {
+    std::unique_ptr<std::uint8_t[]> bytes;
+    std::vector<std::int64_t> offsets{0};
+    std::size_t size = 0;
+
+    explicit Packed(const std::vector<std::string> &tokens) {
+        std::string all;
+        for (const std::string &token : tokens) {
+            all += token;
+            offsets.push_back(static_cast<std::int64_t>(all.size()));
+        }
+        size = all.size();
+        bytes = std::make_unique<std::uint8_t[]>(size);
+        std::copy(all.begin(), all.end(), bytes.get());
+    }
+    Packed(const Packed &other)
+        : bytes(std::make_unique<std::uint8_t[]>(other.size)), offsets(other.offsets), size(other.size) {
+        std::copy_n(other.bytes.get(), size, bytes.get());
+    }
+    Packed &operator=(const Packed &other) {
+        Packed copy(other);
+        std::swap(bytes, copy.bytes);
+        offsets = copy.offsets;
+        size = copy.size;
+        return *this;
+    }
+    Tokens view() const { return {bytes.get(), size, offsets.data(), offsets.size() - 1}; }
+};
+
+struct Map {
+    Packed tokens;
+    std::vector<std::uint64_t> slots;
+    std::vector<std::int64_t> first_of;
+    std::size_t duplicates;
+
+    explicit Map(const std::vector<std::string> &words)
+        : tokens(words), slots(token_map_slots(words.size())), first_of(words.size()),
+          duplicates(build_token_map(tokens.view(), slots.data(), slots.size(), first_of.data())) {}
+    TokenMap view() const { return {tokens.view(), slots.data(), slots.size()}; }
+};
+
+std::vector<std::int64_t> ids_of(const TokenMap &map, const std::vector<std::string> &words) {
+    const Packed wanted(words);
+    std::vector<std::int64_t> ids(words.size(), -7);
+    find_tokens(map, wanted.view(), ids.data());
+    return ids;
+}
+
+std::uint64_t hash_of(const std::string &text) {
+    return hash64(reinterpret_cast<const std::uint8_t *>(text.data()), text.size());
+}
+
+void test_hash() {
+    CHECK(hash_of("") == 0xef46db3751d8e999u);
+    CHECK(hash_of("a") == 0xd24ec4f1a98c6e5bu);
+    CHECK(hash_of("abc") == 0x44bc2cf5ad770999u);
+    CHECK(hash_of("Nobody inspects the spammish repetition") == 0xfbcea83c8a378bf1u);
+}
+
+void test_slots() {
+    CHECK(token_map_slots(0) == 8 && token_map_slots(4) == 8 && token_map_slots(5) == 16);
+    CHECK(token_map_slots(64) == 128 && token_map_slots(65) == 256);
+    CHECK_THROWS(token_map_slots(std::numeric_limits<std::size_t>::max()), std::invalid_argument);
+}
+
+void test_find() {
+    const std::string odd("a\0b", 3);
+    const Map map({"the", "", "the ", "\xff\xfe", odd, "a"});
+    CHECK(map.duplicates == 0);
+    CHECK((ids_of(map.view(), {"a", odd, "\xff\xfe", "the ", "", "the", "th", "them"}) ==
+           std::vector<std::int64_t>{5, 4, 3, 2, 1, 0, -1, -1}));
+    CHECK(ids_of(Map({}).view(), {"a", ""}) == (std::vector<std::int64_t>{-1, -1}));
+    CHECK(ids_of(map.view(), {}).empty());
+}
+
+void test_first_wins() {
+    const Map map({"b", "a", "b", "c", "a", "b"});
+    CHECK(map.duplicates == 3);
+    CHECK((map.first_of == std::vector<std::int64_t>{0, 1, 0, 3, 1, 0}));
+    CHECK((ids_of(map.view(), {"a", "b", "c"}) == std::vector<std::int64_t>{1, 0, 3}));
+}
+
+void test_many() {
+    std::vector<std::string> words;
+    for (int i = 0; i < 50000; ++i)
+        words.push_back("w" + std::to_string(i * 7919));
+    const Map map(words);
+    std::vector<std::string> wanted = words;
+    for (int i = 0; i < 50000; ++i)
+        wanted.push_back("x" + std::to_string(i));
+    const std::vector<std::int64_t> ids = ids_of(map.view(), wanted);
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        CHECK(ids[i] == (i < words.size() ? static_cast<std::int64_t>(i) : -1));
+}
+
+void test_unjoin() {
+    const std::string joined("ab\0\0c", 5);
+    const auto *bytes = reinterpret_cast<const std::uint8_t *>(joined.data());
+    std::uint8_t out[8];
+    std::int64_t offsets[8];
+    unjoin_tokens(bytes, 5, 3, out, offsets);
+    CHECK(std::string(out, out + 3) == "abc");
+    CHECK(offsets[0] == 0 && offsets[1] == 2 && offsets[2] == 2 && offsets[3] == 3);
+    unjoin_tokens(bytes, 0, 1, out, offsets);
+    CHECK(offsets[1] == 0);
+    unjoin_tokens(bytes, 3, 2, out, offsets);
+    CHECK(offsets[1] == 2 && offsets[2] == 2);
+    CHECK_THROWS(unjoin_tokens(bytes, 5, 2, out, offsets), std::invalid_argument);
+    CHECK_THROWS(unjoin_tokens(bytes, 5, 4, out, offsets), std::invalid_argument);
+}
+
+/// Whatever is damaged: an answer or std::invalid_argument, and the sanitizers silent.
+bool answers(const TokenMap &map) {
+    try {
+        ids_of(map, {"the", "of", "nothing", ""});
+        return true;
+    } catch (const std::invalid_argument &) {
+        return false;
+    }
+}
+
+void test_hostile() {
+    const Map good({"the", "of", "and", "to"});
+    CHECK(answers(good.view()));
+    const std::size_t home = hash_of("nothing") & 7;
+    const std::uint64_t tag = hash_of("nothing") & ~((std::uint64_t{1} << 48) - 1);
+
+    Map full = good; // no empty slot, no matching tag: the walk must end
+    for (std::uint64_t &slot : full.slots)
+        slot = (tag ^ (std::uint64_t{1} << 63)) | 1;
+    CHECK(!answers(full.view()));
+    Map far = good; // ids beyond the tokens, and the id -1
+    far.slots[home] = tag | 0xffffffffffffu;
+    CHECK(!answers(far.view()));
+    far.slots[home] = tag;
+    CHECK(!answers(far.view()) || tag == 0);
+
+    for (const std::int64_t wild : {std::int64_t{-1}, std::int64_t{5}, std::int64_t{1} << 62,
+                                    std::numeric_limits<std::int64_t>::min()}) {
+        Map bad = good;
+        bad.tokens.offsets[1] = wild;
+        CHECK(!answers(bad.view()) || wild == 5);
+        bad = good;
+        bad.tokens.offsets.back() = wild;
+        CHECK_THROWS(validate_token_map(bad.view()), std::invalid_argument);
+        bad = good;
+        bad.tokens.offsets[0] = wild;
+        CHECK_THROWS(validate_token_map(bad.view()), std::invalid_argument);
+    }
+    for (const std::size_t slots : {std::size_t{0}, std::size_t{4}, std::size_t{7}})
+        CHECK_THROWS(validate_token_map({good.tokens.view(), good.slots.data(), slots}),
+                     std::invalid_argument);
+
+    std::mt19937_64 random(1);
+    for (int round = 0; round < 20000; ++round) {
+        Map bad = good;
+        const std::uint64_t at = random();
+        if (round % 2 == 0)
+            bad.slots[at % bad.slots.size()] ^= std::uint64_t{1} << (random() % 64);
+        else
+            bad.tokens.offsets[at % bad.tokens.offsets.size()] ^= std::int64_t{1} << (random() % 63);
+        (void)answers(bad.view());
+    }
+}
+
+} // namespace
+
+int main() {
+    test_hash();
+    test_slots();
+    test_find();
+    test_first_wins();
+    test_many();
+    test_unjoin();
+    test_hostile();
+    return 0;
+}

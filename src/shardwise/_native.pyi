@@ -1,0 +1,123 @@
+"""
+The native core of shardwise: private, and only as stable as the Python above it.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy
+import numpy.typing
+from numpy.typing import NDArray
+
+
+class Partition:
+    """How ids fall on shards."""
+
+    @staticmethod
+    def mod(num_rows: int, num_shards: int) -> Partition: ...
+
+    @staticmethod
+    def div(num_rows: int, num_shards: int) -> Partition: ...
+
+    @staticmethod
+    def ranges(boundaries: Sequence[int]) -> Partition: ...
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def num_shards(self) -> int: ...
+
+    def shard_size(self, shard: int) -> int: ...
+
+    def locate(self, ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], shards: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')]) -> int:
+        """
+        Fills `shards` and `rows`; returns the position of the first id outside the table, or their number.
+        """
+
+class OutOfRangeId(IndexError):
+    pass
+
+class Rows:
+    """The rows of a table where they lie."""
+
+    def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[Any]], dtype: numpy.dtype[Any], tail: Sequence[int], row_bytes: int, element: str, mapped: bool) -> None: ...
+
+    def lookup(self, ids: object, /) -> numpy.typing.NDArray[Any] | None:
+        """Rows of a contiguous array of integers; None for any other object."""
+
+    def lookup_into(self, ids: numpy.typing.NDArray[Any], out: numpy.typing.NDArray[Any] | None, policy: str, default_row: int, max_norm: float) -> numpy.typing.NDArray[Any]: ...
+
+def empty(shape: Sequence[int], dtype: numpy.dtype[Any]) -> numpy.typing.NDArray[Any]:
+    """An uninitialized array; a large one lies in 2 MB pages."""
+
+def cached_bytes() -> int:
+    """Bytes of freed result blocks that are kept for the next results."""
+
+def empty_cache() -> int:
+    """Gives the kept blocks back to the system; returns their bytes."""
+
+def huge_page_bytes(address: int, bytes: int) -> int:
+    """How many of these bytes lie in large pages at present."""
+
+def num_threads() -> int:
+    """How many threads a kernel may use."""
+
+def set_num_threads(count: int) -> None: ...
+
+def isa() -> str:
+    """The instruction level that kernels run at."""
+
+def isa_levels() -> list[str]:
+    """The instruction levels that this machine has."""
+
+def hash64(data: bytes) -> int:
+    """XXH64 with seed 0."""
+
+def token_map_slots(count: int) -> int:
+    """The number of slots for `count` tokens."""
+
+def unjoin_tokens(joined: bytes, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')]) -> None:
+    """
+    Cuts tokens with one NUL between neighbours into `data` and `offsets`; ValueError if a token has a NUL.
+    """
+
+def build_token_map(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu')], first_of: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')]) -> int:
+    """
+    Fills `slots`, and `first_of` with the first id of each token's bytes; returns the number of repetitions.
+    """
+
+def validate_token_map(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+    """
+    ValueError if the arrays cannot be a map; reads the ends of `offsets` and nothing else.
+    """
+
+def find_tokens(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted_offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')]) -> None:
+    """
+    Fills `ids` with the id of each wanted token, -1 where there is none; ValueError if the map is damaged.
+    """
+
+def parse_float(text: bytes) -> float:
+    """The float32 nearest to a decimal number; ValueError for anything else."""
+
+def text_end(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
+    """The size of a text without white space after its last row."""
+
+def index_text(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], begin: int, end: int, dim: int, max_rows: int) -> tuple[Annotated[NDArray[numpy.int64], dict(shape=(None,))], Annotated[NDArray[numpy.int64], dict(shape=(None,))], int]:
+    """
+    Finds the rows whose lines start in [begin, end): token_starts, value_starts, and where to go on.
+    """
+
+def index_binary(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], begin: int, dim: int, max_rows: int, max_bytes: int, first_row: int) -> tuple[Annotated[NDArray[numpy.int64], dict(shape=(None,))], Annotated[NDArray[numpy.int64], dict(shape=(None,))], int]:
+    """
+    Finds rows of word2vec's binary form: token_starts, value_starts, and where to go on.
+    """
+
+def gather_tokens(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], token_starts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], value_starts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> tuple[Annotated[NDArray[numpy.uint8], dict(shape=(None,))], Annotated[NDArray[numpy.int64], dict(shape=(None,))]]:
+    """The indexed tokens end to end: their bytes and their offsets."""
+
+def parse_rows(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
+    """Parses the values at each start into the rows of `out`."""
+
+def copy_rows(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
+    """Copies the binary values at each start into the rows of `out`."""

@@ -1,0 +1,67 @@
+"""The commands, put together; and how they tell what went wrong."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from shardwise import ShardwiseError
+from shardwise.cli.convert import convert
+from shardwise.cli.explain import explain
+from shardwise.cli.info import info
+from shardwise.cli.lookup import lookup
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="shardwise",
+    help="Embedding tables: rows looked up by id or by word, in shards, mapped from disk.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def told(command: Callable[P, R]) -> Callable[P, R]:
+    """Make errors that users can mend one line on standard error, and exit with 1."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except BrokenPipeError:
+            # Whoever read our output has enough of it. Python would complain when it closes it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (ShardwiseError, OSError, MemoryError) as error:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print(f"[bold red]error:[/] {escape(str(error) or 'out of memory')}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped")
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def escape(text: str) -> str:
+    """Return text that rich prints as it is."""
+    from rich.markup import escape as escaped
+
+    return escaped(text)
+
+
+# Words and ids may begin with a dash: "-1" is an id to explain, "--" a word.
+LOOSE = {"ignore_unknown_options": True}
+
+app.command()(told(convert))
+app.command(context_settings=LOOSE)(told(lookup))
+app.command()(told(info))
+app.command(context_settings=LOOSE)(told(explain))

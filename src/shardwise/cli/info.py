@@ -1,0 +1,67 @@
+"""`shardwise info`: what a table is and where it lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+
+from shardwise.store import open_table
+
+
+def info(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="a table directory")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print what a table is: shape, row format, partition, and each shard's rows and bytes.
+
+    Example: shardwise info glove
+    """
+    stored = open_table(table)
+    found = stored.table.describe()
+    found["path"] = str(table)
+    found["files"] = [shard.file for shard in stored.manifest.shards]
+    found["vocabulary"] = None
+    if stored.vocabulary is not None:
+        found["vocabulary"] = {
+            "tokens": len(stored.vocabulary),
+            "unknown": stored.vocabulary.unknown,
+        }
+    found["metadata"] = stored.manifest.metadata
+    if as_json:
+        print(json.dumps(found))
+        return
+    partition = stored.table.partition
+    words = found["vocabulary"]
+    console = Console(highlight=False, markup=False)
+    console.print(f"{table}", style="bold")
+    shape = " x ".join(map(str, found["shape"]))
+    console.print(f"shape       {shape} {found['dtype']}, {_size(found['bytes'])}")
+    console.print(f"partition   {partition}", soft_wrap=True)
+    if words is not None:
+        unknown = f", unknown token {words['unknown']!r}" if words["unknown"] else ""
+        console.print(f"vocabulary  {words['tokens']} tokens{unknown}")
+    console.print(f"kernels     {found['isa']}, {found['threads']} threads")
+    if found["metadata"]:
+        console.print(f"metadata    {json.dumps(found['metadata'])}", soft_wrap=True)
+    grid = Grid("shard", "file", box=box.SIMPLE_HEAD)
+    for name in ("rows", "bytes", "in 2 MB pages"):
+        grid.add_column(name, justify="right")
+    for k, (shard, file) in enumerate(zip(found["shards"], found["files"], strict=True)):
+        grid.add_row(
+            str(k), file, str(shard["rows"]), str(shard["bytes"]), str(shard["huge_page_bytes"])
+        )
+    console.print(grid)
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,123 @@
+"""word2vec's two forms, and fastText's .vec: a header "rows values", then the rows.
+
+Text rows are a token, a space, and the values with spaces between; binary rows are a token, a
+space, and the values as little-endian float32, with or without a newline after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardwise import _native
+from shardwise._errors import FormatError
+from shardwise.formats._file import File, text_begin
+from shardwise.formats._source import Found, Progress, Source, index_rows, make_source
+from shardwise.formats._text import index_text, text_source
+
+_HEADER_BYTES = 128  # two numbers need fewer
+
+
+def read_header(file: File) -> tuple[int, int, int] | None:
+    """Return (rows, values a row, position after the header), or None for any other first line."""
+    begin = text_begin(file)
+    end = file.line_end(begin, _HEADER_BYTES)
+    fields = file.bytes[begin:end].split()
+    if len(fields) != 2 or not all(field.isdigit() for field in fields):
+        return None
+    return int(fields[0]), int(fields[1]), min(file.size, end + 1)
+
+
+def open_text(
+    file: File,
+    *,
+    limit: int | None,
+    dim: int | None,
+    unknown: str | None,
+    progress: Progress | None,
+) -> Source:
+    """Open word2vec's text form, or fastText's .vec.
+
+    Raises:
+        FormatError: the file is not what its header says.
+    """
+    # The least that a row needs: a separator and a digit for each value, and the end of the line.
+    rows, values, begin = _checked_header(file, limit, dim, lambda values: 2 * values + 1)
+    advice = "correct the header, or fetch the file again"
+    index, complete = index_text(file, begin, values, rows, advice, progress)
+    if len(index) < rows:
+        raise _too_few(file, rows, len(index))
+    if not complete and limit is None:
+        raise file.error(
+            f"line {rows + 2}: expected the end of the file after the {rows} rows that the header "
+            f"promises, got more; correct the header, or pass limit={max(rows, 1)} to read these"
+        )
+    return text_source(file, "word2vec-text", index, values, unknown)
+
+
+def open_binary(
+    file: File,
+    *,
+    limit: int | None,
+    dim: int | None,
+    unknown: str | None,
+    progress: Progress | None,
+) -> Source:
+    """Open word2vec's binary form.
+
+    Raises:
+        FormatError: the file is not what its header says.
+    """
+    rows, values, begin = _checked_header(file, limit, dim, lambda values: 4 * values + 1)
+
+    def step(at: int, size: int, wanted: int, before: int) -> Found:
+        return _native.index_binary(file.data, at, values, wanted, size, before + 1)
+
+    advice = f"the header promises {rows} rows of {values} values; fetch the file again"
+    index = index_rows(file, begin, file.size, rows, step, advice, progress)
+    if len(index) < rows:
+        raise _too_few(file, rows, len(index))
+    left = _native.text_end(file.data[index.end :])
+    if left and limit is None:
+        raise file.error(
+            f"byte {index.end}: expected the end of the file after the {rows} rows that the header "
+            f"promises, got {left} bytes more; correct the header, or pass limit={max(rows, 1)}"
+        )
+
+    def reader(starts: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        _native.copy_rows(file.data, starts, out)
+
+    return make_source(file, "word2vec-binary", index, values, reader, unknown)
+
+
+def _checked_header(
+    file: File, limit: int | None, dim: int | None, least: Callable[[int], int]
+) -> tuple[int, int, int]:
+    """Return (rows to read, values a row, where rows begin), for which the file is large enough."""
+    header = read_header(file)
+    if header is None:
+        raise file.error(
+            'line 1: expected word2vec\'s header, "rows values", got '
+            f'{file.bytes[:40]!r}; a file without a header is read with format="glove"'
+        )
+    rows, values, begin = header
+    if values == 0 or (dim is not None and values != dim):
+        wanted = "at least 1 value" if dim is None else f"{dim} values (dim={dim})"
+        raise file.error(f"line 1: expected rows of {wanted}, got a header for {values} values")
+    rows = rows if limit is None else min(rows, limit)
+    needed, there = rows * least(values) - 1, file.size - begin
+    if needed > there:
+        raise file.error(
+            f"line 1: expected at least {needed} bytes for {rows} rows of {values} values, got "
+            f"{there} after the header; the header is wrong or the file was cut off"
+        )
+    return rows, values, begin
+
+
+def _too_few(file: File, rows: int, found: int) -> FormatError:
+    return file.error(
+        f"expected {rows} rows, as the header promises, got {found} before the end of the file at "
+        f"byte {file.size}; fetch the file again, or correct the header"
+    )

@@ -1,0 +1,179 @@
+"""`shardwise.json`: what a table directory holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardwise._errors import PartitionError, StoreError, TableNotFoundError
+from shardwise._partition import Partition
+from shardwise.store._safetensors import storable_dtype
+
+NAME = "shardwise.json"
+VERSION = 1
+_MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data file: its name in the directory, its size, and XXH128 (seed 0) of all its bytes."""
+
+    file: str
+    bytes: int
+    xxh128: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a table directory holds; `to_json` is the content of `shardwise.json`.
+
+    Attributes:
+        shape: the shape of the whole table, rows first.
+        dtype: the name of the elements' dtype.
+        partition: how ids fall on the shards.
+        shards: the files that hold the tensor "weight", one for each shard.
+        vocabulary: the file that holds the tokens, or None.
+        unknown_id: the id that stands for tokens outside the vocabulary, or None.
+        generation: counts how often the table was written in this directory.
+        metadata: the user's own.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    partition: Partition
+    shards: tuple[DataFile, ...]
+    vocabulary: DataFile | None = None
+    unknown_id: int | None = None
+    generation: int = 1
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def files(self) -> set[str]:
+        """The names of all data files."""
+        files = (*self.shards, self.vocabulary) if self.vocabulary else self.shards
+        return {entry.file for entry in files}
+
+    def to_json(self) -> str:
+        """Return the manifest as text."""
+        sizes = self.partition.shard_sizes
+        shards = [
+            {"file": s.file, "rows": n, "bytes": s.bytes, "xxh128": s.xxh128}
+            for s, n in zip(self.shards, sizes, strict=True)
+        ]
+        vocabulary = self.vocabulary and {**vars(self.vocabulary), "unknown_id": self.unknown_id}
+        content = {
+            "format": "shardwise",
+            "version": VERSION,
+            "generation": self.generation,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "partition": self.partition.to_json(),
+            "shards": shards,
+            "vocabulary": vocabulary,
+            "optimizer": None,
+            "metadata": self.metadata,
+        }
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def read_manifest(path: str) -> Manifest:
+    """Return the manifest of the table directory at `path`, checked in all its parts.
+
+    Raises:
+        TableNotFoundError: there is none.
+        StoreError: it is broken, or of a newer version.
+    """
+    where = os.path.join(path, NAME)
+    try:
+        with open(where, "rb") as file:
+            text = file.read(_MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise TableNotFoundError(_not_found(path)) from None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where} is broken: expected JSON, got {text[:40]!r} ({error})") from None
+    if not isinstance(content, dict) or content.get("format") != "shardwise":
+        raise StoreError(f'{where} is broken: expected an object with "format": "shardwise"')
+    version = content.get("version")
+    if type(version) is not int or version < 1:
+        raise StoreError(f"{where} is broken: expected a version from 1, got {version!r}")
+    if version > VERSION:
+        raise StoreError(
+            f"expected a table of format version {VERSION} or older at {path}, got version "
+            f"{version}; upgrade shardwise to read it"
+        )
+    try:
+        return _parse(content)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise StoreError(
+            f"{where} is broken: {what}; restore the table from a copy, or write it again"
+        ) from None
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    shape = content["shape"]
+    if not (isinstance(shape, list) and shape and all(type(n) is int and n >= 0 for n in shape)):
+        raise ValueError(f"expected a shape of at least one axis, got {shape!r:.80}")
+    dtype = content["dtype"]
+    if not isinstance(dtype, str):
+        raise ValueError(f"expected a dtype's name, got {dtype!r:.80}")
+    row_bytes = math.prod(shape[1:]) * storable_dtype(dtype).itemsize
+    partition = Partition.from_json(content["partition"])
+    if partition.num_rows != shape[0]:
+        raise PartitionError(f"expected a partition of {shape[0]} rows, got {partition!r:.80}")
+    entries = content["shards"]
+    if not isinstance(entries, list) or len(entries) != partition.num_shards:
+        raise ValueError(f"expected a list of {partition.num_shards} shards")
+    shards = tuple(_data_file(entry) for entry in entries)
+    for shard, rows in zip(shards, partition.shard_sizes, strict=True):
+        if shard.bytes < rows * row_bytes:
+            raise ValueError(f"expected {shard.file} to hold {rows} rows, got {shard.bytes} bytes")
+    vocabulary, unknown_id = content.get("vocabulary"), None
+    if vocabulary is not None:
+        unknown_id = vocabulary.get("unknown_id")
+        if unknown_id is not None and not (type(unknown_id) is int and 0 <= unknown_id < shape[0]):
+            raise ValueError(f"expected unknown_id to be a row or null, got {unknown_id!r:.80}")
+        vocabulary = _data_file(vocabulary)
+    if content.get("optimizer") is not None:
+        raise ValueError(
+            "it holds an optimizer's state, which this version of shardwise cannot read"
+        )
+    generation = content.get("generation")
+    if type(generation) is not int or generation < 1:
+        raise ValueError(f"expected a generation from 1, got {generation!r:.80}")
+    metadata = content.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise ValueError("expected metadata to be an object")
+    return Manifest(
+        tuple(shape), dtype, partition, shards, vocabulary, unknown_id, generation, metadata
+    )
+
+
+def _data_file(entry: Any) -> DataFile:
+    name, size, digest = entry["file"], entry["bytes"], entry["xxh128"]
+    # A name, and no path: a manifest must not lead out of its directory.
+    if not isinstance(name, str) or not name or name != os.path.basename(name) or "\0" in name:
+        raise ValueError(f"expected the name of a file in this directory, got {name!r:.80}")
+    if type(size) is not int or size < 0 or not isinstance(digest, str):
+        raise ValueError(
+            f"expected bytes and xxh128 of {name}, got {size!r:.40} and {digest!r:.40}"
+        )
+    return DataFile(name, size, digest)
+
+
+def _not_found(path: str) -> str:
+    if os.path.isfile(path):
+        return (
+            f"expected a table directory at {path}, got a file; "
+            "make a table of a file of vectors with `shardwise convert`"
+        )
+    if os.path.isdir(path):
+        return (
+            f"expected a table at {path}, got a directory without {NAME}; "
+            "is it the right one, or was the program that wrote it killed?"
+        )
+    return f"expected a table at {path}, got nothing of that name"

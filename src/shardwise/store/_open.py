@@ -1,0 +1,99 @@
+"""Opening a table: its files are mapped, and nothing of them is read but their headers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from shardwise._errors import OptionError, ShardwiseError, StoreError
+from shardwise._table import Table
+from shardwise._vocabulary import Vocabulary
+from shardwise.store._manifest import DataFile, Manifest, read_manifest
+from shardwise.store._safetensors import map_tensors, storable_dtype
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a table directory holds: the table, its vocabulary if it has one, and the manifest."""
+
+    table: Table
+    vocabulary: Vocabulary | None
+    manifest: Manifest
+
+
+def open_table(path: str | os.PathLike[str]) -> Stored:
+    """Open the table directory at `path` by memory map.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.write_table(f"{folder}/t", Table.from_array(np.eye(3), shards=2))
+        ...     store.open_table(f"{folder}/t").table.lookup(2)
+        array([0., 0., 1.])
+
+    Raises:
+        TableNotFoundError: there is no table.
+        StoreError: it is broken, or of a newer version.
+    """
+    place = os.fspath(path)
+    for _ in range(16):
+        manifest = read_manifest(place)
+        try:
+            return _map(place, manifest)
+        except FileNotFoundError as error:
+            # Another process may have replaced the table between the two reads.
+            if read_manifest(place).generation == manifest.generation:
+                raise StoreError(
+                    f"the table at {place} is broken: expected the file {error.filename}, got "
+                    "none; restore it from a copy, or write the table again"
+                ) from None
+    raise StoreError(f"the table at {place} is replaced again and again; stop its writers first")
+
+
+def _map(path: str, manifest: Manifest) -> Stored:
+    dtype = storable_dtype(manifest.dtype)
+    shards = []
+    for entry, rows in zip(manifest.shards, manifest.partition.shard_sizes, strict=True):
+        tensors = map_tensors(_sized(path, entry))
+        shape = (rows, *manifest.shape[1:])
+        weight = tensors.get("weight")
+        if weight is None or weight.shape != shape or weight.dtype != dtype:
+            got = "none" if weight is None else f"{weight.dtype} of shape {weight.shape}"
+            raise StoreError(
+                f"{os.path.join(path, entry.file)} is broken: expected a tensor 'weight' of "
+                f"{dtype} of shape {shape}, got {got}; write the table again"
+            )
+        shards.append(weight)
+    table = Table._make(shards, manifest.partition, mapped=True)
+    return Stored(table, _vocabulary(path, manifest), manifest)
+
+
+def _vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
+    if manifest.vocabulary is None:
+        return None
+    where = _sized(path, manifest.vocabulary)
+    tensors = map_tensors(where)
+    try:
+        arrays = tensors["tokens"], tensors["offsets"], tensors["slots"]
+        vocabulary = Vocabulary.from_arrays(*arrays)
+        if len(vocabulary) != manifest.shape[0]:
+            raise OptionError(f"expected {manifest.shape[0]} tokens, got {len(vocabulary)}")
+        if manifest.unknown_id is not None:
+            unknown = vocabulary.decode(manifest.unknown_id)
+            vocabulary = Vocabulary.from_arrays(*arrays, unknown=unknown)
+        return vocabulary
+    except (KeyError, ShardwiseError) as error:
+        what = f"expected a tensor {error}" if isinstance(error, KeyError) else str(error)
+        raise StoreError(f"{where} is broken: {what}; write the table again") from None
+
+
+def _sized(path: str, entry: DataFile) -> str:
+    where = os.path.join(path, entry.file)
+    size = os.stat(where).st_size
+    if size != entry.bytes:
+        raise StoreError(
+            f"{where} is broken: expected {entry.bytes} bytes, got {size}; "
+            "restore it from a copy, or write the table again"
+        )
+    return where
