@@ -120,9 +120,8 @@ class Partition:
             IdTypeError: ids are not integers.
         """
         array = as_ids(ids)
-        if (
-            array.dtype == np.uint64 and (beyond := array >= self.num_rows).any()
-        ):  # may not fit int64
+        # The native function takes int64, where an id of 2**63 and more would be negative.
+        if array.dtype == np.uint64 and (beyond := array >= self.num_rows).any():
             position = int(beyond.argmax())
             raise out_of_range_error(
                 array.shape, position, int(array.flat[position]), self.num_rows
@@ -211,9 +210,10 @@ def as_partition(partition: str | Partition, num_rows: int, num_shards: int) -> 
                 f"expected a partition of {num_rows} rows in {num_shards} shards, got {partition}"
             )
         return partition
-    if isinstance(partition, str) and partition in ("mod", "div"):
-        return Partition(cast("Strategy", partition), num_rows, num_shards)
-    raise unknown_strategy(partition)
+    strategy: object = partition  # anything, in truth: an array would answer == with an array
+    if isinstance(strategy, str) and strategy in ("mod", "div"):
+        return Partition(cast("Strategy", strategy), num_rows, num_shards)
+    raise unknown_strategy(strategy)
 
 
 def unknown_strategy(strategy: object) -> PartitionError:

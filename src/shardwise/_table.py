@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -421,13 +422,13 @@ def _is_small_float(dtype: np.dtype[Any]) -> bool:
     return True
 
 
-def _as_limit(max_norm: float | None) -> float:
+def _as_limit(max_norm: object) -> float:
     if max_norm is None:
         return _NO_LIMIT
-    try:
-        limit = float("nan") if isinstance(max_norm, (str, bytes)) else float(max_norm)
-    except (TypeError, ValueError):
-        limit = float("nan")
+    limit = float("nan")
+    if not isinstance(max_norm, (str, bytes, bytearray)):  # float() would read them
+        with suppress(TypeError, ValueError, OverflowError):
+            limit = float(max_norm)  # type: ignore[arg-type]
     if limit != limit:
         raise OptionError(f"expected max_norm as a number or None, got {max_norm!r}")
     return limit if limit > 0.0 else 0.0  # as TensorFlow reads a negative one
