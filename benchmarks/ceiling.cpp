@@ -1,5 +1,5 @@
-// The fastest that this memory gives rows: each 256-byte row is prefetched some ids ahead, then copied to one of 64
-// slots that stay in the first-level cache. No result is written to memory, so no lookup can be faster.
+// The fastest that this memory gives rows: each 256-byte row is prefetched some ids ahead, then copied to one
+// of 64 slots that stay in the first-level cache. No result is written to memory, so no lookup can be faster.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,18 +18,23 @@ void read(const char *table, const std::int64_t *ids, std::size_t count, std::si
     const bool on_lines = reinterpret_cast<std::uintptr_t>(table) % 64 == 0;
     for (std::size_t i = 0; i < count; ++i) {
         const char *const later = table + ids[i + ahead < count ? i + ahead : count - 1] * row_bytes;
-        for (std::size_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(later + at, 0, locality);
-        if (!on_lines) __builtin_prefetch(later + row_bytes - 1, 0, locality);
+        for (std::size_t at = 0; at < row_bytes; at += 64)
+            __builtin_prefetch(later + at, 0, locality);
+        if (!on_lines)
+            __builtin_prefetch(later + row_bytes - 1, 0, locality);
         const Part *const from = reinterpret_cast<const Part *>(table + ids[i] * row_bytes);
         Part *const to = reinterpret_cast<Part *>(buffer + i % slots * row_bytes);
-        for (std::size_t k = 0; k < row_bytes / sizeof(Part); ++k) to[k] = from[k];
+        for (std::size_t k = 0; k < row_bytes / sizeof(Part); ++k)
+            to[k] = from[k];
     }
 }
 
-}  // namespace
+} // namespace
 
 extern "C" void read_rows(const char *table, const std::int64_t *ids, std::size_t count, std::size_t ahead,
                           int locality, char *buffer) {
-    if (locality == 3) read<3>(table, ids, count, ahead, buffer);
-    if (locality == 2) read<2>(table, ids, count, ahead, buffer);
+    if (locality == 3)
+        read<3>(table, ids, count, ahead, buffer);
+    if (locality == 2)
+        read<2>(table, ids, count, ahead, buffer);
 }

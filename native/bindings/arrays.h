@@ -1,5 +1,6 @@
 #pragma once
-// NumPy arrays for results. The one place that includes NumPy's C API: a lookup of one id has no time for more.
+// NumPy arrays for results. The one place that includes NumPy's C API: a lookup of one id has no time for
+// more.
 
 #include <nanobind/nanobind.h>
 
@@ -25,11 +26,11 @@ struct IdArray {
 /// None where `object` is no such array, or of a subclass; Python then makes one of it.
 std::optional<IdArray> as_id_array(nanobind::handle object);
 
-/// An uninitialized array of shape `lead + tail`; a large one lies in a recycled block of 2 MB pages. `*fresh` is set
-/// where it lies in a block that was not used before.
+/// An uninitialized array of shape `lead + tail`; a large one lies in a recycled block of 2 MB pages.
+/// `*fresh` is set where it lies in a block that was not used before.
 nanobind::object new_array(nanobind::handle dtype, std::span<const std::intptr_t> lead,
                            std::span<const std::intptr_t> tail, bool *fresh = nullptr);
 
 std::byte *array_data(nanobind::handle array);
 
-}  // namespace shardwise
+} // namespace shardwise

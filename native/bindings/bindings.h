@@ -12,4 +12,4 @@ void register_text(nanobind::module_ &m);
 void register_threads(nanobind::module_ &m);
 void register_token_map(nanobind::module_ &m);
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -26,28 +26,38 @@ struct OutOfRangeId : std::runtime_error {
 };
 
 Element element_of(const std::string &name) {
-    if (name == "float16") return Element::float16;
-    if (name == "bfloat16") return Element::bfloat16;
-    if (name == "float32") return Element::float32;
-    if (name == "float64") return Element::float64;
+    if (name == "float16")
+        return Element::float16;
+    if (name == "bfloat16")
+        return Element::bfloat16;
+    if (name == "float32")
+        return Element::float32;
+    if (name == "float64")
+        return Element::float64;
     return Element::opaque;
 }
 
 OutOfRange policy_of(const std::string &name) {
-    if (name == "error") return OutOfRange::error;
-    if (name == "zeros") return OutOfRange::zeros;
-    if (name == "clamp") return OutOfRange::clamp;
-    if (name == "wrap") return OutOfRange::wrap;
-    if (name == "row") return OutOfRange::row;
+    if (name == "error")
+        return OutOfRange::error;
+    if (name == "zeros")
+        return OutOfRange::zeros;
+    if (name == "clamp")
+        return OutOfRange::clamp;
+    if (name == "wrap")
+        return OutOfRange::wrap;
+    if (name == "row")
+        return OutOfRange::row;
     throw nb::value_error("unknown policy");
 }
 
 /// The rows of a table where they lie: a partition, and the arrays that are its shards.
 class Rows {
 public:
-    Rows(const Partition &partition, const nb::list &shards, nb::object dtype, std::vector<std::intptr_t> tail,
-         std::size_t row_bytes, const std::string &element, bool mapped)
-        : partition_(partition), owners_(shards), dtype_(std::move(dtype)), tail_(std::move(tail)), mapped_(mapped) {
+    Rows(const Partition &partition, const nb::list &shards, nb::object dtype,
+         std::vector<std::intptr_t> tail, std::size_t row_bytes, const std::string &element, bool mapped)
+        : partition_(partition), owners_(shards), dtype_(std::move(dtype)), tail_(std::move(tail)),
+          mapped_(mapped) {
         if (nb::len(shards) != static_cast<std::size_t>(partition.num_shards()))
             throw nb::value_error("one array a shard");
         shards_.reserve(nb::len(shards));
@@ -69,7 +79,8 @@ public:
     /// The common case: a plain array of ids, a fresh result, ids outside the table are errors.
     nb::object lookup(nb::handle ids) const {
         const std::optional<IdArray> array = as_id_array(ids);
-        if (!array) return nb::none();
+        if (!array)
+            return nb::none();
         bool fresh = false;
         nb::object out = new_array(dtype_, array->shape, tail_, &fresh);
         Gather task = prepare(*array, out);
@@ -78,13 +89,15 @@ public:
         return out;
     }
 
-    nb::object lookup_into(nb::handle ids, nb::object out, const std::string &policy, std::uint64_t default_row,
-                           double max_norm) const {
+    nb::object lookup_into(nb::handle ids, nb::object out, const std::string &policy,
+                           std::uint64_t default_row, double max_norm) const {
         const std::optional<IdArray> array = as_id_array(ids);
-        if (!array) throw nb::type_error("ids must be a contiguous array of integers");
+        if (!array)
+            throw nb::type_error("ids must be a contiguous array of integers");
         const bool owned = out.is_none();
         bool fresh = false;
-        if (owned) out = new_array(dtype_, array->shape, tail_, &fresh);
+        if (owned)
+            out = new_array(dtype_, array->shape, tail_, &fresh);
         Gather task = prepare(*array, out);
         task.out_is_fresh = fresh;
         task.out_of_range = policy_of(policy);
@@ -95,10 +108,13 @@ public:
         }
         const std::vector<std::byte> zeros(task.out_of_range == OutOfRange::zeros ? task.row_bytes : 0);
         task.zero_row = zeros.data();
-        if (!owned && task.out_of_range == OutOfRange::error) {  // the caller's array stays as it is after an error
+        if (!owned &&
+            task.out_of_range == OutOfRange::error) { // the caller's array stays as it is after an error
             const nb::gil_scoped_release free;
-            const std::size_t bad = find_out_of_range(task.ids, task.id_type, task.count, task.partition.num_rows);
-            if (bad != all_in_range) throw_out_of_range(*array, bad);
+            const std::size_t bad =
+                find_out_of_range(task.ids, task.id_type, task.count, task.partition.num_rows);
+            if (bad != all_in_range)
+                throw_out_of_range(*array, bad);
         }
         run(task, *array);
         return out;
@@ -123,13 +139,15 @@ private:
         } else {
             bad = gather(task);
         }
-        if (bad != all_in_range) throw_out_of_range(ids, bad);
+        if (bad != all_in_range)
+            throw_out_of_range(ids, bad);
     }
 
     [[noreturn]] static void throw_out_of_range(const IdArray &ids, std::size_t position) {
         const Id id = id_at(ids.data, ids.type, position);
-        throw OutOfRangeId(std::to_string(position) + " " +
-                           (id.negative ? std::to_string(static_cast<std::int64_t>(id.bits)) : std::to_string(id.bits)));
+        throw OutOfRangeId(
+            std::to_string(position) + " " +
+            (id.negative ? std::to_string(static_cast<std::int64_t>(id.bits)) : std::to_string(id.bits)));
     }
 
     Partition partition_;
@@ -142,24 +160,27 @@ private:
     bool mapped_;
 };
 
-}  // namespace
+} // namespace
 
 void register_gather(nb::module_ &m) {
     nb::exception<OutOfRangeId>(m, "OutOfRangeId", PyExc_IndexError);
     nb::class_<Rows>(m, "Rows", "The rows of a table where they lie.")
-        .def(nb::init<const Partition &, const nb::list &, nb::object, std::vector<std::intptr_t>, std::size_t,
-                      const std::string &, bool>(),
+        .def(nb::init<const Partition &, const nb::list &, nb::object, std::vector<std::intptr_t>,
+                      std::size_t, const std::string &, bool>(),
              "partition"_a, "shards"_a, "dtype"_a, "tail"_a, "row_bytes"_a, "element"_a, "mapped"_a,
-             nb::sig("def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[typing.Any]], "
-                     "dtype: numpy.dtype[typing.Any], tail: Sequence[int], row_bytes: int, element: str, mapped: bool) "
-                     "-> None"))
+             nb::sig(
+                 "def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[typing.Any]], "
+                 "dtype: numpy.dtype[typing.Any], tail: Sequence[int], row_bytes: int, element: str, mapped: "
+                 "bool) "
+                 "-> None"))
         .def("lookup", &Rows::lookup,
              nb::sig("def lookup(self, ids: object, /) -> numpy.typing.NDArray[typing.Any] | None"),
              "Rows of a contiguous array of integers; None for any other object.")
-        .def("lookup_into", &Rows::lookup_into, "ids"_a, "out"_a.none(), "policy"_a, "default_row"_a, "max_norm"_a,
+        .def("lookup_into", &Rows::lookup_into, "ids"_a, "out"_a.none(), "policy"_a, "default_row"_a,
+             "max_norm"_a,
              nb::sig("def lookup_into(self, ids: numpy.typing.NDArray[typing.Any], "
                      "out: numpy.typing.NDArray[typing.Any] | None, policy: str, default_row: int, "
                      "max_norm: float) -> numpy.typing.NDArray[typing.Any]"));
 }
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -21,7 +21,7 @@ std::size_t locate_ids(const Partition &partition, const Ids &ids, const Places 
     return partition.locate(ids.data(), ids.shape(0), shards.data(), rows.data());
 }
 
-}  // namespace
+} // namespace
 
 void register_partition(nb::module_ &m) {
     nb::class_<Partition>(m, "Partition", "How ids fall on shards.")
@@ -32,7 +32,8 @@ void register_partition(nb::module_ &m) {
         .def_prop_ro("num_shards", &Partition::num_shards)
         .def("shard_size", &Partition::shard_size, "shard"_a)
         .def("locate", &locate_ids, "ids"_a.noconvert(), "shards"_a.noconvert(), "rows"_a.noconvert(),
-             "Fills `shards` and `rows`; returns the position of the first id outside the table, or their number.");
+             "Fills `shards` and `rows`; returns the position of the first id outside the table, or their "
+             "number.");
 }
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -25,21 +25,24 @@ namespace {
 std::size_t choose_level() {
     const std::size_t supported = supported_levels();
     const char *forced = std::getenv("SHARDWISE_ISA");
-    if (forced == nullptr || *forced == '\0') return supported - 1;
+    if (forced == nullptr || *forced == '\0')
+        return supported - 1;
     std::string known;
     for (std::size_t k = 0; k < supported; ++k) {
-        if (std::string(forced) == level_names[k]) return k;
+        if (std::string(forced) == level_names[k])
+            return k;
         known += (k == 0 ? "" : ", ") + std::string(level_names[k]);
     }
-    throw std::invalid_argument("SHARDWISE_ISA must be one of the instruction levels that this machine has (" +
-                                known + "), got \"" + forced + "\"; unset it to use the best");
+    throw std::invalid_argument(
+        "SHARDWISE_ISA must be one of the instruction levels that this machine has (" + known + "), got \"" +
+        forced + "\"; unset it to use the best");
 }
 
-}  // namespace
+} // namespace
 
 std::size_t level() {
     static const std::size_t chosen = choose_level();
     return chosen;
 }
 
-}  // namespace shardwise
+} // namespace shardwise

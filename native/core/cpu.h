@@ -7,7 +7,8 @@
 
 namespace shardwise {
 
-/// Levels that this build has kernels for, from the least: x86-64, x86-64-v3, x86-64-v4; elsewhere "baseline".
+/// Levels that this build has kernels for, from the least: x86-64, x86-64-v3, x86-64-v4; elsewhere
+/// "baseline".
 #if defined(__x86_64__) || defined(_M_X64)
 inline constexpr const char *level_names[] = {"x86-64", "x86-64-v3", "x86-64-v4"};
 #else
@@ -22,4 +23,4 @@ std::size_t supported_levels();
 /// Throws std::invalid_argument where SHARDWISE_ISA names a level that is unknown or not supported.
 std::size_t level();
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -36,30 +36,40 @@ constexpr std::size_t large_bytes = std::size_t{4} << 20;
 constexpr std::size_t thread_bytes = std::size_t{512} << 10;
 constexpr std::size_t thread_ids = 4096;
 
-template <class T> std::size_t find(const void *ids, std::size_t begin, std::size_t end, std::uint64_t num_rows) {
+template <class T>
+std::size_t find(const void *ids, std::size_t begin, std::size_t end, std::uint64_t num_rows) {
     const T *const typed = static_cast<const T *>(ids);
     for (std::size_t i = begin; i < end; ++i) {
         // A negative id becomes a number that no table reaches.
-        if (static_cast<std::uint64_t>(static_cast<std::int64_t>(typed[i])) >= num_rows) return i;
+        if (static_cast<std::uint64_t>(static_cast<std::int64_t>(typed[i])) >= num_rows)
+            return i;
     }
     return all_in_range;
 }
 
 template <class F> decltype(auto) with_type(IdType type, F &&f) {
     switch (type) {
-    case IdType::i8: return f(std::int8_t{});
-    case IdType::i16: return f(std::int16_t{});
-    case IdType::i32: return f(std::int32_t{});
-    case IdType::u8: return f(std::uint8_t{});
-    case IdType::u16: return f(std::uint16_t{});
-    case IdType::u32: return f(std::uint32_t{});
-    case IdType::u64: return f(std::uint64_t{});
-    case IdType::i64: break;
+    case IdType::i8:
+        return f(std::int8_t{});
+    case IdType::i16:
+        return f(std::int16_t{});
+    case IdType::i32:
+        return f(std::int32_t{});
+    case IdType::u8:
+        return f(std::uint8_t{});
+    case IdType::u16:
+        return f(std::uint16_t{});
+    case IdType::u32:
+        return f(std::uint32_t{});
+    case IdType::u64:
+        return f(std::uint64_t{});
+    case IdType::i64:
+        break;
     }
     return f(std::int64_t{});
 }
 
-}  // namespace
+} // namespace
 
 std::size_t find_out_of_range(const void *ids, IdType type, std::size_t count, std::uint64_t num_rows) {
     return with_type(type, [&](auto zero) { return find<decltype(zero)>(ids, 0, count, num_rows); });
@@ -76,10 +86,10 @@ std::size_t gather(const Gather &task) {
     const GatherKernel kernel = kernels[level()];
     const std::size_t row_bytes = std::max<std::size_t>(task.row_bytes, 1);
     Traffic traffic = task.count > large_bytes / row_bytes ? Traffic::large : Traffic::cached;
-    // A plain store reads the line that it overwrites: a third of the traffic of a large lookup. Pages that the
-    // system clears just before are in the caches, though, and writing past them would be slower.
-    if (traffic == Traffic::large && !task.out_is_fresh && task.element == Element::opaque && row_bytes % 16 == 0 &&
-        reinterpret_cast<std::uintptr_t>(task.out) % 16 == 0)
+    // A plain store reads the line that it overwrites: a third of the traffic of a large lookup. Pages that
+    // the system clears just before are in the caches, though, and writing past them would be slower.
+    if (traffic == Traffic::large && !task.out_is_fresh && task.element == Element::opaque &&
+        row_bytes % 16 == 0 && reinterpret_cast<std::uintptr_t>(task.out) % 16 == 0)
         traffic = Traffic::stream;
     const std::size_t grain = std::clamp(thread_bytes / row_bytes, thread_ids / 8, thread_ids);
     std::atomic<std::size_t> first_bad{all_in_range};
@@ -92,4 +102,4 @@ std::size_t gather(const Gather &task) {
     return first_bad.load();
 }
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -19,7 +19,7 @@ enum class Element : std::uint8_t { opaque, float16, bfloat16, float32, float64 
 
 struct Shard {
     const std::byte *data;
-    std::ptrdiff_t stride;  // bytes from a row to the next; negative where an array is reversed
+    std::ptrdiff_t stride; // bytes from a row to the next; negative where an array is reversed
 };
 
 struct Gather {
@@ -31,14 +31,15 @@ struct Gather {
     IdType id_type = IdType::i64;
     std::size_t count = 0;
     std::byte *out = nullptr;  // count * row_bytes, contiguous
-    bool out_is_fresh = false;  // its pages were not touched before: the system clears each at the first write
+    bool out_is_fresh = false; // its pages were not touched before: the system clears each at the first write
 
     OutOfRange out_of_range = OutOfRange::error;
-    std::uint64_t default_row = 0;            // for OutOfRange::row; < num_rows
-    const std::byte *zero_row = nullptr;      // for OutOfRange::zeros; row_bytes of 0
+    std::uint64_t default_row = 0;       // for OutOfRange::row; < num_rows
+    const std::byte *zero_row = nullptr; // for OutOfRange::zeros; row_bytes of 0
 
     Element element = Element::opaque;
-    double max_norm = std::numeric_limits<double>::infinity();  // rows with a larger L2 norm are scaled down to it
+    double max_norm =
+        std::numeric_limits<double>::infinity(); // rows with a larger L2 norm are scaled down to it
 };
 
 inline constexpr std::size_t all_in_range = SIZE_MAX;
@@ -57,11 +58,12 @@ struct Id {
 };
 Id id_at(const void *ids, IdType type, std::size_t position);
 
-/// How a result goes to memory: small enough to stay in the caches; large; or large, and written past the caches.
+/// How a result goes to memory: small enough to stay in the caches; large; or large, and written past the
+/// caches.
 enum class Traffic : std::uint8_t { cached, large, stream };
 
-/// One instruction level's kernel: ids [begin, end) of the task. Traffic::stream needs `out` and row_bytes to be
-/// multiples of 16, and rows that are only copied.
+/// One instruction level's kernel: ids [begin, end) of the task. Traffic::stream needs `out` and row_bytes to
+/// be multiples of 16, and rows that are only copied.
 using GatherKernel = std::size_t (*)(const Gather &task, std::size_t begin, std::size_t end, Traffic traffic);
 
-}  // namespace shardwise
+} // namespace shardwise

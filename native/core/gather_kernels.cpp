@@ -1,5 +1,6 @@
-// Compiled once per instruction level, with SHARDWISE_LEVEL as its namespace. No standard C++ headers with code in
-// them here: an inline function emitted with wide instructions could be the one that the linker keeps for everyone.
+// Compiled once per instruction level, with SHARDWISE_LEVEL as its namespace. No standard C++ headers with
+// code in them here: an inline function emitted with wide instructions could be the one that the linker keeps
+// for everyone.
 
 #include "core/gather.h"
 
@@ -13,8 +14,8 @@
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-// Rows are prefetched `distance` rows before they are copied, one for each that is copied: a burst of prefetches would
-// hold up the copies. They are resolved before that, `step` at a time.
+// Rows are prefetched `distance` rows before they are copied, one for each that is copied: a burst of
+// prefetches would hold up the copies. They are resolved before that, `step` at a time.
 constexpr size_t distance = 32;
 constexpr size_t step = 16;
 constexpr size_t ring_size = 64;
@@ -23,45 +24,52 @@ static_assert(ring_size >= distance + step);
 // Lines of a row to prefetch: for longer rows the processor's own prefetcher does the rest.
 constexpr size_t prefetch_bytes = 1024;
 
-/// Every line that the row touches. `Level`: 3 asks for the first cache, best for rows that are in the second already;
-/// 2 asks for the second, best for rows that come from memory.
+/// Every line that the row touches. `Level`: 3 asks for the first cache, best for rows that are in the second
+/// already; 2 asks for the second, best for rows that come from memory.
 template <int Level> SHARDWISE_INLINE void prefetch(const std::byte *row, size_t bytes) {
 #if defined(__GNUC__)
     const std::byte *line = row - reinterpret_cast<uintptr_t>(row) % 64;
-    for (; line < row + bytes; line += 64) __builtin_prefetch(line, 0, Level);
+    for (; line < row + bytes; line += 64)
+        __builtin_prefetch(line, 0, Level);
 #else
     (void)row, (void)bytes;
 #endif
 }
 
-// ---- ids ----------------------------------------------------------------------------------------------------------
+// ---- ids
+// ----------------------------------------------------------------------------------------------------------
 
 /// The id to read in place of one outside the table, for clamp, wrap and row.
 __attribute__((noinline)) uint64_t replace_id(const Gather &task, uint64_t id) {
     const uint64_t rows = task.partition.num_rows;
     const bool negative = task.id_type != IdType::u64 && static_cast<int64_t>(id) < 0;
-    if (task.out_of_range == OutOfRange::clamp) return negative ? 0 : rows - 1;
+    if (task.out_of_range == OutOfRange::clamp)
+        return negative ? 0 : rows - 1;
     if (task.out_of_range == OutOfRange::wrap) {
-        if (!negative) return id % rows;
+        if (!negative)
+            return id % rows;
         const uint64_t rest = (0 - id) % rows;
         return rest == 0 ? 0 : rows - rest;
     }
     return task.default_row;
 }
 
-/// Where the rows of ids [begin, begin + count) lie; returns how many there are before the first one that is refused.
+/// Where the rows of ids [begin, begin + count) lie; returns how many there are before the first one that is
+/// refused.
 template <Strategy S, class T>
 size_t resolve(const Gather &task, size_t begin, size_t count, const std::byte **rows) {
-    // Volatile: each id is read once, so that what another thread writes there between the check and the use cannot
-    // lead outside the table.
+    // Volatile: each id is read once, so that what another thread writes there between the check and the use
+    // cannot lead outside the table.
     const volatile T *const ids = static_cast<const volatile T *>(task.ids) + begin;
     // By reference: a copy on the stack would wait there behind all the rows that are still being written.
     const PartitionView &partition = task.partition;
     const Shard *const shards = task.shards;
     for (size_t i = 0; i < count; ++i) {
-        uint64_t id = static_cast<uint64_t>(static_cast<int64_t>(ids[i]));  // a negative one becomes larger than any
+        uint64_t id =
+            static_cast<uint64_t>(static_cast<int64_t>(ids[i])); // a negative one becomes larger than any
         if (__builtin_expect(id >= partition.num_rows, 0)) {
-            if (task.out_of_range == OutOfRange::error) return i;
+            if (task.out_of_range == OutOfRange::error)
+                return i;
             if (task.out_of_range == OutOfRange::zeros) {
                 rows[i] = task.zero_row;
                 continue;
@@ -79,55 +87,75 @@ using Resolve = size_t (*)(const Gather &, size_t, size_t, const std::byte **);
 
 template <Strategy S> Resolve with_type(IdType type) {
     switch (type) {
-    case IdType::i8: return resolve<S, int8_t>;
-    case IdType::i16: return resolve<S, int16_t>;
-    case IdType::i32: return resolve<S, int32_t>;
-    case IdType::u8: return resolve<S, uint8_t>;
-    case IdType::u16: return resolve<S, uint16_t>;
-    case IdType::u32: return resolve<S, uint32_t>;
-    case IdType::u64: return resolve<S, uint64_t>;
-    case IdType::i64: break;
+    case IdType::i8:
+        return resolve<S, int8_t>;
+    case IdType::i16:
+        return resolve<S, int16_t>;
+    case IdType::i32:
+        return resolve<S, int32_t>;
+    case IdType::u8:
+        return resolve<S, uint8_t>;
+    case IdType::u16:
+        return resolve<S, uint16_t>;
+    case IdType::u32:
+        return resolve<S, uint32_t>;
+    case IdType::u64:
+        return resolve<S, uint64_t>;
+    case IdType::i64:
+        break;
     }
     return resolve<S, int64_t>;
 }
 
 Resolve choose_resolve(const Gather &task) {
     switch (task.partition.strategy) {
-    case Strategy::mod: return with_type<Strategy::mod>(task.id_type);
-    case Strategy::div: return with_type<Strategy::div>(task.id_type);
-    case Strategy::ranges: return with_type<Strategy::ranges>(task.id_type);
-    case Strategy::whole: break;
+    case Strategy::mod:
+        return with_type<Strategy::mod>(task.id_type);
+    case Strategy::div:
+        return with_type<Strategy::div>(task.id_type);
+    case Strategy::ranges:
+        return with_type<Strategy::ranges>(task.id_type);
+    case Strategy::whole:
+        break;
     }
     return with_type<Strategy::whole>(task.id_type);
 }
 
-// ---- copies -------------------------------------------------------------------------------------------------------
+// ---- copies
+// -------------------------------------------------------------------------------------------------------
 
 /// A size known at compile time becomes the widest moves that the level has.
 template <size_t Bytes> struct CopyFixed {
-    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t) const { memcpy(to, from, Bytes); }
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t) const {
+        memcpy(to, from, Bytes);
+    }
 };
 
 struct CopyAny {
     SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         if (bytes >= 64) {
             size_t at = 0;
-            for (; at + 64 <= bytes; at += 64) memcpy(to + at, from + at, 64);
-            memcpy(to + bytes - 64, from + bytes - 64, 64);  // the rest, by a move that overlaps the last
+            for (; at + 64 <= bytes; at += 64)
+                memcpy(to + at, from + at, 64);
+            memcpy(to + bytes - 64, from + bytes - 64, 64); // the rest, by a move that overlaps the last
         } else if (bytes >= 16) {
             memcpy(to, from, 16);
-            if (bytes > 32) memcpy(to + 16, from + 16, 16);
-            if (bytes > 48) memcpy(to + 32, from + 32, 16);
+            if (bytes > 32)
+                memcpy(to + 16, from + 16, 16);
+            if (bytes > 48)
+                memcpy(to + 32, from + 32, 16);
             memcpy(to + bytes - 16, from + bytes - 16, 16);
         } else {
-            for (size_t at = 0; at < bytes; ++at) to[at] = from[at];
+            for (size_t at = 0; at < bytes; ++at)
+                to[at] = from[at];
         }
     }
 };
 
 #if defined(__SSE2__)
 SHARDWISE_INLINE void stream16(std::byte *to, const std::byte *from) {
-    _mm_stream_si128(reinterpret_cast<__m128i *>(to), _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+    _mm_stream_si128(reinterpret_cast<__m128i *>(to),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
 }
 
 SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
@@ -138,27 +166,33 @@ SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
         _mm256_stream_si256(reinterpret_cast<__m256i *>(to + at),
                             _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + at)));
 #else
-    for (size_t at = 0; at < 64; at += 16) stream16(to + at, from + at);
+    for (size_t at = 0; at < 64; at += 16)
+        stream16(to + at, from + at);
 #endif
 }
 
-/// Rows of a multiple of 16 bytes, written past the caches; rows follow each other, so the lines that two of them
-/// share are filled too before they leave.
-template <size_t Bytes> struct Stream {  // 0: a size known at run time only
+/// Rows of a multiple of 16 bytes, written past the caches; rows follow each other, so the lines that two of
+/// them share are filled too before they leave.
+template <size_t Bytes> struct Stream { // 0: a size known at run time only
     SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         if constexpr (Bytes % 64 == 0 && Bytes != 0) {
-            for (size_t at = 0; at < Bytes; at += 64) stream64(to + at, from + at);
+            for (size_t at = 0; at < Bytes; at += 64)
+                stream64(to + at, from + at);
         } else {
             size_t at = 0;
-            for (; at < bytes && (reinterpret_cast<uintptr_t>(to) + at) % 64 != 0; at += 16) stream16(to + at, from + at);
-            for (; at + 64 <= bytes; at += 64) stream64(to + at, from + at);
-            for (; at < bytes; at += 16) stream16(to + at, from + at);
+            for (; at < bytes && (reinterpret_cast<uintptr_t>(to) + at) % 64 != 0; at += 16)
+                stream16(to + at, from + at);
+            for (; at + 64 <= bytes; at += 64)
+                stream64(to + at, from + at);
+            for (; at < bytes; at += 16)
+                stream16(to + at, from + at);
         }
     }
 };
 #endif
 
-// ---- norms --------------------------------------------------------------------------------------------------------
+// ---- norms
+// --------------------------------------------------------------------------------------------------------
 
 SHARDWISE_INLINE float from_bits(uint32_t bits) {
     float value;
@@ -178,8 +212,10 @@ struct Float16 {
         const uint32_t sign = static_cast<uint32_t>(bits & 0x8000U) << 16;
         const uint32_t exponent = (bits >> 10) & 31U;
         const uint32_t fraction = bits & 0x3ffU;
-        if (exponent == 31) return static_cast<double>(from_bits(sign | 0x7f800000U | (fraction << 13)));
-        if (exponent == 0) return (sign ? -1.0 : 1.0) * static_cast<double>(fraction) * 0x1p-24;
+        if (exponent == 31)
+            return static_cast<double>(from_bits(sign | 0x7f800000U | (fraction << 13)));
+        if (exponent == 0)
+            return (sign ? -1.0 : 1.0) * static_cast<double>(fraction) * 0x1p-24;
         return static_cast<double>(from_bits(sign | ((exponent + 112U) << 23) | (fraction << 13)));
     }
     /// To the nearest, ties to even; only ever makes a value smaller, so that nothing overflows.
@@ -188,13 +224,14 @@ struct Float16 {
         const uint32_t all = to_bits(narrow);
         const uint32_t sign = (all >> 16) & 0x8000U;
         const uint32_t rest = all & 0x7fffffffU;
-        if (rest >= 0x7f800000U) {  // infinity, or a NaN that stays one
+        if (rest >= 0x7f800000U) { // infinity, or a NaN that stays one
             bits = static_cast<uint16_t>(sign | 0x7c00U | (rest > 0x7f800000U ? 0x200U : 0U));
-        } else if (rest < 0x38800000U) {  // below the least normal number: a multiple of 2^-24
+        } else if (rest < 0x38800000U) { // below the least normal number: a multiple of 2^-24
             const float steps = from_bits(rest) * 0x1p24F;
             uint32_t whole = static_cast<uint32_t>(steps);
             const float left = steps - static_cast<float>(whole);
-            if (left > 0.5F || (left == 0.5F && (whole & 1U) != 0)) ++whole;
+            if (left > 0.5F || (left == 0.5F && (whole & 1U) != 0))
+                ++whole;
             bits = static_cast<uint16_t>(sign | whole);
         } else {
             const uint32_t rounded = rest + 0xfffU + ((rest >> 13) & 1U);
@@ -205,7 +242,9 @@ struct Float16 {
 
 struct Bfloat16 {
     uint16_t bits;
-    SHARDWISE_INLINE double load() const { return static_cast<double>(from_bits(static_cast<uint32_t>(bits) << 16)); }
+    SHARDWISE_INLINE double load() const {
+        return static_cast<double>(from_bits(static_cast<uint32_t>(bits) << 16));
+    }
     SHARDWISE_INLINE void store(double value) {
         const uint32_t all = to_bits(static_cast<float>(value));
         if ((all & 0x7fffffffU) > 0x7f800000U) {
@@ -222,8 +261,8 @@ template <class T> struct Plain {
     SHARDWISE_INLINE void store(double to) { value = static_cast<T>(to); }
 };
 
-/// x * max_norm / norm for a row whose norm is larger (TensorFlow's clip_by_norm); other rows keep their bits.
-/// Sums are doubles in eight lanes, added in one fixed order: the same bits at every instruction level.
+/// x * max_norm / norm for a row whose norm is larger (TensorFlow's clip_by_norm); other rows keep their
+/// bits. Sums are doubles in eight lanes, added in one fixed order: the same bits at every instruction level.
 template <class T> void clip_row(std::byte *row, size_t elements, double max_norm) {
     double lanes[8] = {};
     size_t i = 0;
@@ -240,9 +279,10 @@ template <class T> void clip_row(std::byte *row, size_t elements, double max_nor
         const double x = element.load();
         lanes[i % 8] += x * x;
     }
-    const double norm =
-        sqrt(((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7])));
-    if (!(norm > max_norm)) return;
+    const double norm = sqrt(((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                             ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7])));
+    if (!(norm > max_norm))
+        return;
     const double scale = max_norm / norm;
     for (i = 0; i < elements; ++i) {
         memcpy(&element, row + i * sizeof(T), sizeof(T));
@@ -255,61 +295,82 @@ void clip_rows(const Gather &task, std::byte *rows, size_t count) {
     for (size_t i = 0; i < count; ++i) {
         std::byte *const row = rows + i * task.row_bytes;
         switch (task.element) {
-        case Element::float16: clip_row<Float16>(row, task.row_bytes / 2, task.max_norm); break;
-        case Element::bfloat16: clip_row<Bfloat16>(row, task.row_bytes / 2, task.max_norm); break;
-        case Element::float32: clip_row<Plain<float>>(row, task.row_bytes / 4, task.max_norm); break;
-        case Element::float64: clip_row<Plain<double>>(row, task.row_bytes / 8, task.max_norm); break;
-        case Element::opaque: return;
+        case Element::float16:
+            clip_row<Float16>(row, task.row_bytes / 2, task.max_norm);
+            break;
+        case Element::bfloat16:
+            clip_row<Bfloat16>(row, task.row_bytes / 2, task.max_norm);
+            break;
+        case Element::float32:
+            clip_row<Plain<float>>(row, task.row_bytes / 4, task.max_norm);
+            break;
+        case Element::float64:
+            clip_row<Plain<double>>(row, task.row_bytes / 8, task.max_norm);
+            break;
+        case Element::opaque:
+            return;
         }
     }
 }
 
-// ---- the pass -----------------------------------------------------------------------------------------------------
+// ---- the pass
+// -----------------------------------------------------------------------------------------------------
 
 template <int Level, class Copy> size_t run(const Gather &task, size_t begin, size_t end, const Copy &copy) {
     const Resolve find = choose_resolve(task);
     const size_t bytes = task.row_bytes;
     const size_t ahead = bytes < prefetch_bytes ? bytes : prefetch_bytes;
     const std::byte *ring[ring_size];
-    size_t known = begin;  // rows before it are resolved
-    size_t stop = end;     // the first id that has no row, once it is met
+    size_t known = begin; // rows before it are resolved
+    size_t stop = end;    // the first id that has no row, once it is met
     const auto resolve_to = [&](size_t to) {
-        if (to > stop) to = stop;
+        if (to > stop)
+            to = stop;
         while (known < to) {
             const size_t room = ring_size - known % ring_size;
             const size_t wanted = to - known < room ? to - known : room;
             const size_t found = find(task, known, wanted, ring + known % ring_size);
             known += found;
-            if (found < wanted) to = stop = known;
+            if (found < wanted)
+                to = stop = known;
         }
     };
     resolve_to(begin + distance);
-    for (size_t i = begin; i < known; ++i) prefetch<Level>(ring[i % ring_size], ahead);
+    for (size_t i = begin; i < known; ++i)
+        prefetch<Level>(ring[i % ring_size], ahead);
     for (size_t at = begin; at < stop;) {
         resolve_to(at + distance + step);
         const size_t first = at;
         const size_t next = at + step < stop ? at + step : stop;
         for (; at < next; ++at) {
-            if (at + distance < known) prefetch<Level>(ring[(at + distance) % ring_size], ahead);
+            if (at + distance < known)
+                prefetch<Level>(ring[(at + distance) % ring_size], ahead);
             copy(task.out + at * bytes, ring[at % ring_size], bytes);
         }
-        if (task.element != Element::opaque) clip_rows(task, task.out + first * bytes, at - first);
+        if (task.element != Element::opaque)
+            clip_rows(task, task.out + first * bytes, at - first);
     }
     return stop < end ? stop : all_in_range;
 }
 
 template <int Level> size_t run_plain(const Gather &task, size_t begin, size_t end) {
     switch (task.row_bytes) {
-    case 4: return run<Level>(task, begin, end, CopyFixed<4>{});
-    case 8: return run<Level>(task, begin, end, CopyFixed<8>{});
-    case 64: return run<Level>(task, begin, end, CopyFixed<64>{});
-    case 128: return run<Level>(task, begin, end, CopyFixed<128>{});
-    case 256: return run<Level>(task, begin, end, CopyFixed<256>{});
-    default: return run<Level>(task, begin, end, CopyAny{});
+    case 4:
+        return run<Level>(task, begin, end, CopyFixed<4>{});
+    case 8:
+        return run<Level>(task, begin, end, CopyFixed<8>{});
+    case 64:
+        return run<Level>(task, begin, end, CopyFixed<64>{});
+    case 128:
+        return run<Level>(task, begin, end, CopyFixed<128>{});
+    case 256:
+        return run<Level>(task, begin, end, CopyFixed<256>{});
+    default:
+        return run<Level>(task, begin, end, CopyAny{});
     }
 }
 
-}  // namespace
+} // namespace
 
 size_t gather(const Gather &task, size_t begin, size_t end, Traffic traffic) {
 #if defined(__SSE2__)
@@ -324,4 +385,4 @@ size_t gather(const Gather &task, size_t begin, size_t end, Traffic traffic) {
     return traffic == Traffic::cached ? run_plain<3>(task, begin, end) : run_plain<2>(task, begin, end);
 }
 
-}  // namespace shardwise::SHARDWISE_LEVEL
+} // namespace shardwise::SHARDWISE_LEVEL

@@ -24,28 +24,36 @@
 namespace shardwise {
 namespace {
 
-// Blocks of less than this are no multiple of a large page: aligned to a small one, and there are no pages to hand
-// back while they are kept.
+// Blocks of less than this are no multiple of a large page: aligned to a small one, and there are no pages to
+// hand back while they are kept.
 constexpr std::size_t large_bytes = huge_page / 2;
 constexpr std::size_t small_page = 4096;
 
 #if defined(_WIN32)
-void *map_block(std::size_t bytes) { return _aligned_malloc(bytes, bytes < large_bytes ? small_page : huge_page); }
-void unmap_block(void *block, std::size_t) noexcept { _aligned_free(block); }
+void *map_block(std::size_t bytes) {
+    return _aligned_malloc(bytes, bytes < large_bytes ? small_page : huge_page);
+}
+void unmap_block(void *block, std::size_t) noexcept {
+    _aligned_free(block);
+}
 void mark_free(void *, std::size_t) noexcept {}
 #else
 void *map_block(std::size_t bytes) {
-    if (bytes < large_bytes) return std::aligned_alloc(small_page, bytes);
+    if (bytes < large_bytes)
+        return std::aligned_alloc(small_page, bytes);
     // mmap aligns to 4 KB only: take one page more and give back what lies outside.
     const std::size_t room = bytes + huge_page;
     void *mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED) return nullptr;
+    if (mapped == MAP_FAILED)
+        return nullptr;
     char *const begin = static_cast<char *>(mapped);
     const std::size_t skip = (huge_page - reinterpret_cast<std::uintptr_t>(begin) % huge_page) % huge_page;
-    if (skip > 0) munmap(begin, skip);
+    if (skip > 0)
+        munmap(begin, skip);
     munmap(begin + skip + bytes, room - skip - bytes);
 #if defined(MADV_HUGEPAGE)
-    madvise(begin + skip, bytes, MADV_HUGEPAGE);  // a wish: refused where the system has none, and then all still works
+    madvise(begin + skip, bytes,
+            MADV_HUGEPAGE); // a wish: refused where the system has none, and then all still works
 #endif
     return begin + skip;
 }
@@ -60,7 +68,8 @@ void unmap_block(void *block, std::size_t bytes) noexcept {
 
 void mark_free(void *block, std::size_t bytes) noexcept {
 #if defined(MADV_FREE)
-    if (bytes >= large_bytes) madvise(block, bytes, MADV_FREE);
+    if (bytes >= large_bytes)
+        madvise(block, bytes, MADV_FREE);
 #else
     (void)block, (void)bytes;
 #endif
@@ -72,9 +81,10 @@ std::size_t initial_bound() {
         std::size_t bytes = 0;
         const char *const last = text + std::strlen(text);
         const auto [end, problem] = std::from_chars(text, last, bytes);
-        if (problem == std::errc() && end == last) return bytes;
-        throw std::invalid_argument("SHARDWISE_CACHE_BYTES must be a whole number of bytes, got \"" + std::string(text) +
-                                    "\"");
+        if (problem == std::errc() && end == last)
+            return bytes;
+        throw std::invalid_argument("SHARDWISE_CACHE_BYTES must be a whole number of bytes, got \"" +
+                                    std::string(text) + "\"");
     }
     std::size_t bound = std::size_t{1} << 30;
 #if !defined(_WIN32)
@@ -99,19 +109,23 @@ constexpr std::size_t max_blocks = 64;
 class Cache {
 public:
     static Cache &get() {
-        static Cache *const cache = new Cache;  // never destroyed: arrays may be freed after static destructors ran
+        static Cache *const cache =
+            new Cache; // never destroyed: arrays may be freed after static destructors ran
         return *cache;
     }
 
     Block take(std::size_t bytes) {
         std::lock_guard lock(mutex_);
-        // The smallest block that is large enough and not more than half empty, the latest of equals: it is the warmest.
+        // The smallest block that is large enough and not more than half empty, the latest of equals: it is
+        // the warmest.
         auto best = blocks_.end();
         for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
-            if (it->bytes >= bytes && it->bytes / 2 <= bytes && (best == blocks_.end() || it->bytes <= best->bytes))
+            if (it->bytes >= bytes && it->bytes / 2 <= bytes &&
+                (best == blocks_.end() || it->bytes <= best->bytes))
                 best = it;
         }
-        if (best == blocks_.end()) return {nullptr, 0, true};
+        if (best == blocks_.end())
+            return {nullptr, 0, true};
         const Block block = *best;
         blocks_.erase(best);
         kept_ -= block.bytes;
@@ -137,7 +151,8 @@ public:
         } catch (const std::bad_alloc &) {
             dropped.push_back(block);
         }
-        for (const Block &old : dropped) unmap_block(old.data, old.bytes);
+        for (const Block &old : dropped)
+            unmap_block(old.data, old.bytes);
     }
 
     std::size_t clear() noexcept {
@@ -166,7 +181,8 @@ private:
     Cache() : bound_(initial_bound()) {
 #if !defined(_WIN32)
         // A fork while another thread holds the mutex would leave it locked for ever in the child.
-        pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); }, [] { get().mutex_.unlock(); });
+        pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); },
+                       [] { get().mutex_.unlock(); });
 #endif
     }
 
@@ -176,16 +192,20 @@ private:
     const std::size_t bound_;
 };
 
-}  // namespace
+} // namespace
 
 Block acquire_block(std::size_t bytes) {
-    if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
+    if (bytes > SIZE_MAX / 2)
+        throw std::bad_alloc();
     const std::size_t rounded = round_up(bytes);
     const Block kept = Cache::get().take(rounded);
-    if (kept.data != nullptr) return kept;
+    if (kept.data != nullptr)
+        return kept;
     void *fresh = map_block(rounded);
-    if (fresh == nullptr && empty_cache() > 0) fresh = map_block(rounded);
-    if (fresh == nullptr) throw std::bad_alloc();
+    if (fresh == nullptr && empty_cache() > 0)
+        fresh = map_block(rounded);
+    if (fresh == nullptr)
+        throw std::bad_alloc();
     return {fresh, rounded, true};
 }
 
@@ -194,18 +214,26 @@ void release_block(const Block &block) noexcept {
     Cache::get().give({block.data, block.bytes, false});
 }
 
-std::size_t cache_bound() { return Cache::get().bound(); }
+std::size_t cache_bound() {
+    return Cache::get().bound();
+}
 
-std::size_t cached_bytes() { return Cache::get().kept(); }
+std::size_t cached_bytes() {
+    return Cache::get().kept();
+}
 
-std::size_t empty_cache() { return Cache::get().clear(); }
+std::size_t empty_cache() {
+    return Cache::get().clear();
+}
 
 std::size_t huge_page_bytes(const void *data, std::size_t bytes) {
     std::size_t total = 0;
 #if defined(__linux__)
-    // The kernel tells per mapping, not per page: a mapping that is only partly ours counts by our share of it.
+    // The kernel tells per mapping, not per page: a mapping that is only partly ours counts by our share of
+    // it.
     std::FILE *file = std::fopen("/proc/self/smaps", "r");
-    if (file == nullptr) return 0;
+    if (file == nullptr)
+        return 0;
     const auto begin = reinterpret_cast<std::uintptr_t>(data);
     const std::uintptr_t end = begin + bytes;
     char line[512];
@@ -235,4 +263,4 @@ std::size_t huge_page_bytes(const void *data, std::size_t bytes) {
     return std::min(total, bytes);
 }
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -10,21 +10,21 @@ inline constexpr std::size_t huge_page = std::size_t{2} << 20;
 
 struct Block {
     void *data;
-    std::size_t bytes;  // the true size
-    bool fresh;         // not used before: no page of it is there yet
+    std::size_t bytes; // the true size
+    bool fresh;        // not used before: no page of it is there yet
 };
 
-/// A block of at least `bytes`, its contents unspecified: one that was released before, else a fresh one. From half a
-/// large page on it begins on a multiple of `huge_page` and is a multiple of it; below, it begins on a multiple of
-/// 4096. Throws std::bad_alloc.
+/// A block of at least `bytes`, its contents unspecified: one that was released before, else a fresh one.
+/// From half a large page on it begins on a multiple of `huge_page` and is a multiple of it; below, it begins
+/// on a multiple of 4096. Throws std::bad_alloc.
 Block acquire_block(std::size_t bytes);
 
-/// Gives a block back: kept for the next acquire_block where the bound allows (marked as free for the system to take
-/// when memory runs short), else unmapped.
+/// Gives a block back: kept for the next acquire_block where the bound allows (marked as free for the system
+/// to take when memory runs short), else unmapped.
 void release_block(const Block &block) noexcept;
 
-/// How many bytes of blocks are kept at most: what SHARDWISE_CACHE_BYTES says, else 1 GiB or a sixteenth of the
-/// memory, whichever is less. Throws std::invalid_argument where SHARDWISE_CACHE_BYTES is no number.
+/// How many bytes of blocks are kept at most: what SHARDWISE_CACHE_BYTES says, else 1 GiB or a sixteenth of
+/// the memory, whichever is less. Throws std::invalid_argument where SHARDWISE_CACHE_BYTES is no number.
 std::size_t cache_bound();
 
 /// Bytes of blocks that are kept and not in use.
@@ -36,4 +36,4 @@ std::size_t empty_cache();
 /// How many of the `bytes` at `data` lie in large pages at present; 0 where the system does not tell.
 std::size_t huge_page_bytes(const void *data, std::size_t bytes);
 
-}  // namespace shardwise
+} // namespace shardwise

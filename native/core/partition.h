@@ -51,11 +51,11 @@ struct PartitionView {
     Strategy strategy = Strategy::whole;
     std::uint64_t num_rows = 0;
     std::uint64_t num_shards = 1;
-    Divider first;                                // mod: num_shards; div: the rows of a larger shard
-    Divider second;                               // div: the rows of a smaller shard
-    std::uint64_t split = 0;                      // div: the first id that lies in a smaller shard
-    std::uint64_t num_larger = 0;                 // div: how many shards have one row more
-    const std::int64_t *boundaries = nullptr;     // ranges: num_shards + 1 values, from 0 to num_rows
+    Divider first;                            // mod: num_shards; div: the rows of a larger shard
+    Divider second;                           // div: the rows of a smaller shard
+    std::uint64_t split = 0;                  // div: the first id that lies in a smaller shard
+    std::uint64_t num_larger = 0;             // div: how many shards have one row more
+    const std::int64_t *boundaries = nullptr; // ranges: num_shards + 1 values, from 0 to num_rows
 };
 
 /// Where row `id` < num_rows lies.
@@ -104,13 +104,14 @@ public:
     PartitionView view() const;
 
     /// Places of `count` ids; returns the position of the first id outside the table, or `count`.
-    std::size_t locate(const std::int64_t *ids, std::size_t count, std::int64_t *shards, std::int64_t *rows) const;
+    std::size_t locate(const std::int64_t *ids, std::size_t count, std::int64_t *shards,
+                       std::int64_t *rows) const;
 
 private:
     Partition(Strategy strategy, std::int64_t num_rows, std::int64_t num_shards);
     PartitionView view_;
-    Strategy strategy_;  // as made; view_ says `whole` where one shard makes them all the same
+    Strategy strategy_; // as made; view_ says `whole` where one shard makes them all the same
     std::vector<std::int64_t> boundaries_;
 };
 
-}  // namespace shardwise
+} // namespace shardwise

@@ -32,7 +32,8 @@ int usable_cpus() {
     int cpus = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 #if defined(__linux__)
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = std::max(1, CPU_COUNT(&set));
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        cpus = std::max(1, CPU_COUNT(&set));
     if (std::FILE *file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
         long quota = 0;
         long period = 0;
@@ -46,7 +47,8 @@ int usable_cpus() {
 
 int initial_threads() {
     const char *text = std::getenv("SHARDWISE_NUM_THREADS");
-    if (text == nullptr || *text == '\0') return usable_cpus();
+    if (text == nullptr || *text == '\0')
+        return usable_cpus();
     char *end = nullptr;
     const long count = std::strtol(text, &end, 10);
     if (*end != '\0' || count < 1 || count > max_threads)
@@ -78,11 +80,12 @@ struct Job {
         try {
             for (;;) {
                 const std::size_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-                if (begin >= count) return nullptr;
+                if (begin >= count)
+                    return nullptr;
                 body(begin, std::min(begin + chunk, count));
             }
         } catch (...) {
-            next.store(count, std::memory_order_relaxed);  // the others need not go on
+            next.store(count, std::memory_order_relaxed); // the others need not go on
             return std::current_exception();
         }
     }
@@ -93,20 +96,25 @@ public:
     void run(Job &job) {
         {
             std::lock_guard lock(mutex_);
-            while (num_workers_ < job.helpers_wanted && add_worker()) ++num_workers_;
+            while (num_workers_ < job.helpers_wanted && add_worker())
+                ++num_workers_;
             jobs_.push_back(&job);
         }
         wake_.notify_all();
         const std::exception_ptr error = job.work();
         std::unique_lock lock(mutex_);
-        if (const auto it = std::find(jobs_.begin(), jobs_.end(), &job); it != jobs_.end()) jobs_.erase(it);
+        if (const auto it = std::find(jobs_.begin(), jobs_.end(), &job); it != jobs_.end())
+            jobs_.erase(it);
         done_.wait(lock, [&] { return job.helpers_running == 0; });
-        if (error) std::rethrow_exception(error);
-        if (job.error) std::rethrow_exception(job.error);
+        if (error)
+            std::rethrow_exception(error);
+        if (job.error)
+            std::rethrow_exception(job.error);
     }
 
 private:
-    /// False where the system has no more threads to give: the caller then does the work with those there are.
+    /// False where the system has no more threads to give: the caller then does the work with those there
+    /// are.
     bool add_worker() {
 #if !defined(_WIN32)
         // Signals belong to the program's own threads.
@@ -133,14 +141,18 @@ private:
             wake_.wait(lock, [&] { return !jobs_.empty(); });
             Job &job = *jobs_.front();
             ++job.helpers_running;
-            if (--job.helpers_wanted == 0) jobs_.pop_front();
+            if (--job.helpers_wanted == 0)
+                jobs_.pop_front();
             lock.unlock();
             const std::exception_ptr error = job.work();
             lock.lock();
             // Nothing is left to take: no further worker should come for it.
-            if (const auto it = std::find(jobs_.begin(), jobs_.end(), &job); it != jobs_.end()) jobs_.erase(it);
-            if (error && !job.error) job.error = error;
-            if (--job.helpers_running == 0) done_.notify_all();
+            if (const auto it = std::find(jobs_.begin(), jobs_.end(), &job); it != jobs_.end())
+                jobs_.erase(it);
+            if (error && !job.error)
+                job.error = error;
+            if (--job.helpers_running == 0)
+                done_.notify_all();
         }
     }
 
@@ -151,41 +163,49 @@ private:
     int num_workers_ = 0;
 };
 
-// Never destroyed: its threads sleep until the process ends. Replaced, not repaired, in a child after fork, where
-// the threads are gone and the mutex may be held by one of them.
+// Never destroyed: its threads sleep until the process ends. Replaced, not repaired, in a child after fork,
+// where the threads are gone and the mutex may be held by one of them.
 std::atomic<Pool *> current_pool{nullptr};
 
 Pool &pool() {
     Pool *existing = current_pool.load(std::memory_order_acquire);
-    if (existing != nullptr) return *existing;
+    if (existing != nullptr)
+        return *existing;
 #if !defined(_WIN32)
     static const int registered = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
-    if (registered != 0) throw std::bad_alloc();
+    if (registered != 0)
+        throw std::bad_alloc();
 #endif
     auto fresh = std::make_unique<Pool>();
-    if (current_pool.compare_exchange_strong(existing, fresh.get())) return *fresh.release();
+    if (current_pool.compare_exchange_strong(existing, fresh.get()))
+        return *fresh.release();
     return *existing;
 }
 
-}  // namespace
+} // namespace
 
-int num_threads() { return thread_count().load(std::memory_order_relaxed); }
+int num_threads() {
+    return thread_count().load(std::memory_order_relaxed);
+}
 
 void set_num_threads(int count) {
-    if (count < 1 || count > max_threads) throw std::invalid_argument("expected a number of threads from 1 to 1024");
+    if (count < 1 || count > max_threads)
+        throw std::invalid_argument("expected a number of threads from 1 to 1024");
     thread_count().store(count, std::memory_order_relaxed);
 }
 
 void parallel_for(std::size_t count, std::size_t grain, RangeBody body) {
-    if (count == 0) return;
+    if (count == 0)
+        return;
     grain = std::max<std::size_t>(grain, 1);
     const auto threads = static_cast<std::size_t>(num_threads());
     const std::size_t useful = std::min(threads, count / grain);
-    if (useful <= 1) return body(0, count);
+    if (useful <= 1)
+        return body(0, count);
     // Four chunks a thread: a core that somebody else slows down leaves its share to the rest.
     const std::size_t chunk = std::max(grain, (count + 4 * useful - 1) / (4 * useful));
     Job job(body, count, chunk, static_cast<int>(useful) - 1);
     pool().run(job);
 }
 
-}  // namespace shardwise
+} // namespace shardwise

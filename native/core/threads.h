@@ -13,11 +13,12 @@ int num_threads();
 /// `count` >= 1; takes effect from the next call of a kernel.
 void set_num_threads(int count);
 
-/// A reference to a callable `void(std::size_t begin, std::size_t end)`; it must outlive the call it is passed to.
+/// A reference to a callable `void(std::size_t begin, std::size_t end)`; it must outlive the call it is
+/// passed to.
 class RangeBody {
 public:
     template <class F, std::enable_if_t<!std::is_same_v<std::decay_t<F>, RangeBody>, int> = 0>
-    RangeBody(F &&body)  // implicit by design: call sites pass a lambda
+    RangeBody(F &&body) // implicit by design: call sites pass a lambda
         : object_(const_cast<void *>(static_cast<const void *>(&body))),
           call_([](void *object, std::size_t begin, std::size_t end) {
               (*static_cast<std::remove_reference_t<F> *>(object))(begin, end);
@@ -34,4 +35,4 @@ private:
 /// Safe from several threads at once and in a child after fork. A body must not call parallel_for.
 void parallel_for(std::size_t count, std::size_t grain, RangeBody body);
 
-}  // namespace shardwise
+} // namespace shardwise
