@@ -33,7 +33,10 @@ std::pair<nb::object, std::string> small_floats(const AnyArray &array) {
     std::vector<std::int64_t> strides(array.stride_ptr(), array.stride_ptr() + array.ndim());
     const nb::dlpack::dtype unsigned_integer{static_cast<std::uint8_t>(nb::dlpack::dtype_code::UInt),
                                              static_cast<std::uint8_t>(bits), 1};
-    return {nb::cast(nb::ndarray<nb::numpy, nb::ro>(array.data(), array.ndim(), shape.data(), nb::find(array),
+    // The copy holds what the exporter gave, until NumPy lets go of the array.
+    const nb::capsule owner(new AnyArray(array),
+                            [](void *held) noexcept { delete static_cast<AnyArray *>(held); });
+    return {nb::cast(nb::ndarray<nb::numpy, nb::ro>(array.data(), array.ndim(), shape.data(), owner,
                                                     strides.data(), unsigned_integer)),
             name};
 }
@@ -49,6 +52,7 @@ void register_memory(nb::module_ &m) {
                 "numpy.typing.NDArray[typing.Any]"),
         "An uninitialized array; a large one lies in 2 MB pages.");
     m.def("small_floats", &small_floats, "array"_a.noconvert(),
+          nb::sig("def small_floats(array: object) -> tuple[numpy.typing.NDArray[typing.Any], str]"),
           "What DLPack offers as bfloat16 or float8: its bits as a read-only array of integers, and "
           "ml_dtypes' name.");
     m.def("cached_bytes", &cached_bytes, "Bytes of freed result blocks that are kept for the next results.");

@@ -51,7 +51,7 @@ class Rows:
 def empty(shape: Sequence[int], dtype: numpy.dtype[Any]) -> numpy.typing.NDArray[Any]:
     """An uninitialized array; a large one lies in 2 MB pages."""
 
-def small_floats(array: Annotated[NDArray, dict(device='cpu', writable=False)]) -> tuple[object, str]:
+def small_floats(array: object) -> tuple[numpy.typing.NDArray[Any], str]:
     """
     What DLPack offers as bfloat16 or float8: its bits as a read-only array of integers, and ml_dtypes' name.
     """

@@ -384,10 +384,17 @@ def _from_dlpack(array: Any, name: str) -> NDArray[Any]:
     try:
         return np.from_dlpack(array)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        refused = error
+    try:
+        bits, dtype = _native.small_floats(array)
+    except TypeError:
         raise TableError(
             f"expected {name} as an array in the memory of the CPU, got {type(array).__name__}, "
-            f"which NumPy cannot read ({error}); detach it and copy it to the CPU first"
-        ) from error
+            f"which NumPy cannot read ({refused}); detach it and copy it to the CPU first"
+        ) from refused
+    import ml_dtypes  # NumPy has no dtypes of its own for these
+
+    return bits.view(getattr(ml_dtypes, dtype))
 
 
 def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:
