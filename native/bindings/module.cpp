@@ -11,6 +11,8 @@ namespace nb = nanobind;
 
 NB_MODULE(_native, m) {
     m.doc() = "The native core of shardwise: private, and only as stable as the Python above it.";
+    // A table that lives as long as the process is no leak, and no matter for its user's terminal.
+    nb::set_leak_warnings(false);
     shardwise::import_numpy();
     // A wrong environment variable is told at import, not at the first lookup.
     shardwise::level();

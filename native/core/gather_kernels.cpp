@@ -134,10 +134,7 @@ template <size_t Bytes> struct CopyFixed {
 struct CopyAny {
     SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         if (bytes >= 64) {
-            size_t at = 0;
-            for (; at + 64 <= bytes; at += 64)
-                memcpy(to + at, from + at, 64);
-            memcpy(to + bytes - 64, from + bytes - 64, 64); // the rest, by a move that overlaps the last
+            memcpy(to, from, bytes); // the library's: it aligns its stores, and most rows here are not aligned
         } else if (bytes >= 16) {
             memcpy(to, from, 16);
             if (bytes > 32)
@@ -261,30 +258,58 @@ template <class T> struct Plain {
     SHARDWISE_INLINE void store(double to) { value = static_cast<T>(to); }
 };
 
-/// x * max_norm / norm for a row whose norm is larger (TensorFlow's clip_by_norm); other rows keep their
-/// bits. Sums are doubles in eight lanes, added in one fixed order: the same bits at every instruction level.
-template <class T> void clip_row(std::byte *row, size_t elements, double max_norm) {
+/// Of a row times `factor`, in doubles in eight lanes, added in one fixed order: the same bits at every
+/// instruction level.
+template <class T>
+SHARDWISE_INLINE double sum_of_squares(const std::byte *row, size_t elements, double factor) {
     double lanes[8] = {};
     size_t i = 0;
     T element;
     for (; i + 8 <= elements; i += 8) {
         for (size_t lane = 0; lane < 8; ++lane) {
             memcpy(&element, row + (i + lane) * sizeof(T), sizeof(T));
-            const double x = element.load();
+            const double x = element.load() * factor;
             lanes[lane] += x * x;
         }
     }
     for (; i < elements; ++i) {
         memcpy(&element, row + i * sizeof(T), sizeof(T));
-        const double x = element.load();
+        const double x = element.load() * factor;
         lanes[i % 8] += x * x;
     }
-    const double norm = sqrt(((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-                             ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7])));
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+/// For doubles whose squares overflow or vanish: the same with the row scaled by a power of two, which is
+/// exact.
+__attribute__((noinline)) void clip_extreme(std::byte *row, size_t elements, double max_norm, double factor) {
+    const double norm = sqrt(sum_of_squares<Plain<double>>(row, elements, factor));
+    if (!(norm > max_norm * factor))
+        return;
+    for (size_t i = 0; i < elements; ++i) {
+        double x;
+        memcpy(&x, row + i * sizeof x, sizeof x);
+        x = x * factor / norm * max_norm;
+        memcpy(row + i * sizeof x, &x, sizeof x);
+    }
+}
+
+/// x * max_norm / norm for a row whose norm is larger (TensorFlow's clip_by_norm); other rows keep their
+/// bits.
+template <class T> void clip_row(std::byte *row, size_t elements, double max_norm) {
+    const double squares = sum_of_squares<T>(row, elements, 1.0);
+    if constexpr (sizeof(T) == sizeof(double)) {
+        if (!(squares < 0x1p1000))
+            return clip_extreme(row, elements, max_norm, 0x1p-600);
+        if (squares < 0x1p-900)
+            return clip_extreme(row, elements, max_norm, 0x1p600);
+    }
+    const double norm = sqrt(squares);
     if (!(norm > max_norm))
         return;
     const double scale = max_norm / norm;
-    for (i = 0; i < elements; ++i) {
+    T element;
+    for (size_t i = 0; i < elements; ++i) {
         memcpy(&element, row + i * sizeof(T), sizeof(T));
         element.store(element.load() * scale);
         memcpy(row + i * sizeof(T), &element, sizeof(T));

@@ -23,17 +23,21 @@ struct Found {
 };
 
 // Plain % and /, as the words of partition.h say it.
-Found by_hand_mod(std::int64_t, std::int64_t num_shards, std::int64_t id) {
+Found by_hand_mod(std::int64_t num_shards, std::int64_t id) {
     return {id % num_shards, id / num_shards};
+}
+
+/// The first id that lies in a smaller shard.
+std::int64_t split_of(std::int64_t num_rows, std::int64_t num_shards) {
+    return num_rows % num_shards * (num_rows / num_shards) + num_rows % num_shards;
 }
 
 Found by_hand_div(std::int64_t num_rows, std::int64_t num_shards, std::int64_t id) {
     const std::int64_t smaller = num_rows / num_shards;
-    const std::int64_t num_larger = num_rows % num_shards;
-    const std::int64_t split = num_larger * (smaller + 1);
+    const std::int64_t split = split_of(num_rows, num_shards);
     if (id < split)
         return {id / (smaller + 1), id % (smaller + 1)};
-    return {num_larger + (id - split) / smaller, (id - split) % smaller};
+    return {num_rows % num_shards + (id - split) / smaller, (id - split) % smaller};
 }
 
 Found by_hand_ranges(const std::vector<std::int64_t> &boundaries, std::int64_t id) {
@@ -123,7 +127,7 @@ void test_every_small_partition() {
             for (std::int64_t id = 0; id < num_rows; ++id) {
                 const Found at_mod = find(mod, id);
                 const Found at_div = find(div, id);
-                CHECK(at_mod == by_hand_mod(num_rows, num_shards, id));
+                CHECK(at_mod == by_hand_mod(num_shards, id));
                 CHECK(at_div == by_hand_div(num_rows, num_shards, id));
                 check_bounds(mod, at_mod);
                 check_bounds(div, at_div);
@@ -179,14 +183,16 @@ void test_random_large() {
             const Partition mod = Partition::mod(num_rows, num_shards);
             const Partition div = Partition::div(num_rows, num_shards);
             std::vector<std::int64_t> ids{0, 1, num_rows / 2, num_rows - 2, num_rows - 1};
-            const std::int64_t split = (num_rows % num_shards) * (num_rows / num_shards + 1);
-            for (std::int64_t id = split - 2; id <= split + 2; ++id)
-                if (id >= 0 && id < num_rows)
-                    ids.push_back(id);
+            const std::int64_t split = split_of(num_rows, num_shards);
+            for (std::int64_t id = std::max<std::int64_t>(split - 2, 0); id < num_rows; ++id) {
+                if (id - split > 2)
+                    break;
+                ids.push_back(id);
+            }
             for (int k = 0; k < 500; ++k)
                 ids.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(num_rows)));
             for (const std::int64_t id : ids) {
-                CHECK(find(mod, id) == by_hand_mod(num_rows, num_shards, id));
+                CHECK(find(mod, id) == by_hand_mod(num_shards, id));
                 CHECK(find(div, id) == by_hand_div(num_rows, num_shards, id));
                 check_bounds(mod, find(mod, id));
                 check_bounds(div, find(div, id));

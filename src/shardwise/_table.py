@@ -445,6 +445,10 @@ def _clip(rows: NDArray[Any], limit: float) -> None:
     """What the kernel does for its dtypes, for all others: scale the rows above the norm."""
     wide = rows.astype(np.result_type(rows.dtype, np.float64))
     with np.errstate(all="ignore"):  # the kernel does not warn of infinities either
-        norms = np.sqrt(np.sum(np.abs(wide) ** 2, axis=-1, keepdims=True))
+        sizes = np.abs(wide)
+        # Scaled by a power of two, which is exact, so that the squares neither overflow nor vanish.
+        _, power = np.frexp(sizes.max(axis=-1, keepdims=True))
+        squares = np.ldexp(sizes, -power) ** 2
+        norms = np.ldexp(np.sqrt(np.sum(squares, axis=-1, keepdims=True)), power)
         above = norms[..., 0] > limit
         rows[above] = (wide[above] * (limit / norms[above])).astype(rows.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from shardwise import ShardwiseError
 from shardwise.cli.convert import convert
@@ -34,28 +36,26 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Tokens and paths that are no UTF-8 go out as the bytes that they are.
+            sys.stdout.reconfigure(errors="surrogateescape")
         try:
-            return command(*args, **kwargs)
+            result = command(*args, **kwargs)
+            sys.stdout.flush()  # here, where it can be told that nobody reads
+            return result
         except BrokenPipeError:
             # Whoever read our output has enough of it. Python would complain when it closes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (ShardwiseError, OSError, MemoryError) as error:
-            console = Console(stderr=True, soft_wrap=True, highlight=False)
-            console.print(f"[bold red]error:[/] {escape(str(error) or 'out of memory')}")
+        except (ShardwiseError, OSError, MemoryError, UnicodeError) as error:
+            what = Text.assemble(("error:", "bold red"), " ", str(error) or "out of memory")
+            Console(stderr=True, soft_wrap=True, highlight=False).print(what)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
             raise typer.Exit(130) from None
 
     return run
-
-
-def escape(text: str) -> str:
-    """Return text that rich prints as it is."""
-    from rich.markup import escape as escaped
-
-    return escaped(text)
 
 
 # Words and ids may begin with a dash: "-1" is an id to explain, "--" a word.

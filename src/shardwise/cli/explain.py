@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table as Grid
 
 from shardwise import Partition
 from shardwise._ids import as_ids
 from shardwise._partition import as_partition
+from shardwise.cli._print import Printer
 
 _SHOWN = 20  # ids that are explained when none are named
 
@@ -33,9 +33,9 @@ def explain(
     cut = as_partition(partition, rows, shards)
     wanted = as_ids(numbers if numbers else range(min(rows, _SHOWN)))
     owners, local = cut.locate(wanted)
-    console = Console(highlight=False, markup=False)
+    console = Printer()
     console.print(f"embedding_lookup(shards, ids, partition_strategy={partition!r})")
-    console.print(_rule(cut), soft_wrap=True)
+    console.print(_rule(cut))
     grid = Grid(box=box.SIMPLE_HEAD)
     for name in ("id", "shard", "row of the shard"):
         grid.add_column(name, justify="right")

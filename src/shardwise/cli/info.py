@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table as Grid
 
+from shardwise.cli._print import Printer
 from shardwise.store import open_table
 
 
@@ -38,17 +38,17 @@ def info(
         return
     partition = stored.table.partition
     words = found["vocabulary"]
-    console = Console(highlight=False, markup=False)
+    console = Printer()
     console.print(f"{table}", style="bold")
     shape = " x ".join(map(str, found["shape"]))
     console.print(f"shape       {shape} {found['dtype']}, {_size(found['bytes'])}")
-    console.print(f"partition   {partition}", soft_wrap=True)
+    console.print(f"partition   {partition}")
     if words is not None:
-        unknown = f", unknown token {words['unknown']!r}" if words["unknown"] else ""
+        unknown = f", unknown token {words['unknown']!r}" if words["unknown"] is not None else ""
         console.print(f"vocabulary  {words['tokens']} tokens{unknown}")
     console.print(f"kernels     {found['isa']}, {found['threads']} threads")
     if found["metadata"]:
-        console.print(f"metadata    {json.dumps(found['metadata'])}", soft_wrap=True)
+        console.print(f"metadata    {json.dumps(found['metadata'])}")
     grid = Grid("shard", "file", box=box.SIMPLE_HEAD)
     for name in ("rows", "bytes", "in 2 MB pages"):
         grid.add_column(name, justify="right")

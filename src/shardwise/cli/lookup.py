@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console
 from rich.table import Table as Grid
 
 from shardwise import IdTypeError, Table, Vectors
+from shardwise.cli._print import Printer
 
 
 def lookup(
@@ -77,4 +77,4 @@ def _print_grid(table: Table, tokens: list[str], ids: list[int], rows: list[list
         )
         cells: list[Any] = [token, i, shard, row, text]
         grid.add_row(*map(str, cells))
-    Console(highlight=False, markup=False).print(grid)
+    Printer().print(grid)

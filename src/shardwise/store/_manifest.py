@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from shardwise._errors import PartitionError, StoreError, TableNotFoundError
 from shardwise._partition import Partition
-from shardwise.store._safetensors import storable_dtype
+from shardwise.store._safetensors import (
+    is_array_shape,
+    is_storable,
+    open_file,
+    storable_dtype,
+)
 
 NAME = "shardwise.json"
 VERSION = 1
 _MAX_BYTES = 1 << 30
+_LIMIT = 1 << 63
+# A name, and no path: a manifest must not lead out of its directory.
+_FILE_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,13 @@ def read_manifest(path: str) -> Manifest:
     """
     where = os.path.join(path, NAME)
     try:
-        with open(where, "rb") as file:
-            text = file.read(_MAX_BYTES)
+        file, size = open_file(where)
     except (FileNotFoundError, NotADirectoryError):
         raise TableNotFoundError(_not_found(path)) from None
+    with file:
+        if size > _MAX_BYTES:
+            raise StoreError(f"{where} is broken: expected at most {_MAX_BYTES} bytes, got {size}")
+        text = file.read(size)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -99,7 +111,7 @@ def read_manifest(path: str) -> Manifest:
         raise StoreError(f'{where} is broken: expected an object with "format": "shardwise"')
     version = content.get("version")
     if type(version) is not int or version < 1:
-        raise StoreError(f"{where} is broken: expected a version from 1, got {version!r}")
+        raise StoreError(f"{where} is broken: expected a version from 1, got {version!r:.80}")
     if version > VERSION:
         raise StoreError(
             f"expected a table of format version {VERSION} or older at {path}, got version "
@@ -119,8 +131,10 @@ def _parse(content: dict[str, Any]) -> Manifest:
     if not (isinstance(shape, list) and shape and all(type(n) is int and n >= 0 for n in shape)):
         raise ValueError(f"expected a shape of at least one axis, got {shape!r:.80}")
     dtype = content["dtype"]
-    if not isinstance(dtype, str):
-        raise ValueError(f"expected a dtype's name, got {dtype!r:.80}")
+    if not is_storable(dtype):
+        raise ValueError(f"expected the name of a dtype, got {dtype!r:.80}")
+    if not is_array_shape(shape, storable_dtype(dtype)):
+        raise ValueError(f"expected a shape that an array can have, got {shape!r:.80}")
     row_bytes = math.prod(shape[1:]) * storable_dtype(dtype).itemsize
     partition = Partition.from_json(content["partition"])
     if partition.num_rows != shape[0]:
@@ -129,21 +143,29 @@ def _parse(content: dict[str, Any]) -> Manifest:
     if not isinstance(entries, list) or len(entries) != partition.num_shards:
         raise ValueError(f"expected a list of {partition.num_shards} shards")
     shards = tuple(_data_file(entry) for entry in entries)
-    for shard, rows in zip(shards, partition.shard_sizes, strict=True):
-        if shard.bytes < rows * row_bytes:
-            raise ValueError(f"expected {shard.file} to hold {rows} rows, got {shard.bytes} bytes")
+    for entry, shard, rows in zip(entries, shards, partition.shard_sizes, strict=True):
+        if entry.get("rows") != rows or shard.bytes < rows * row_bytes:
+            raise ValueError(
+                f"expected {shard.file} to hold {rows} rows in at least {rows * row_bytes} bytes, "
+                f"got {entry.get('rows')!r:.40} rows in {shard.bytes} bytes"
+            )
     vocabulary, unknown_id = content.get("vocabulary"), None
     if vocabulary is not None:
+        if not isinstance(vocabulary, dict):
+            raise ValueError(f"expected vocabulary to be an object or null, got {vocabulary!r:.80}")
         unknown_id = vocabulary.get("unknown_id")
         if unknown_id is not None and not (type(unknown_id) is int and 0 <= unknown_id < shape[0]):
             raise ValueError(f"expected unknown_id to be a row or null, got {unknown_id!r:.80}")
         vocabulary = _data_file(vocabulary)
+    names = [entry.file for entry in (*shards, *([vocabulary] if vocabulary else []))]
+    if len(set(names)) != len(names):
+        raise ValueError("expected a file of its own for each shard and the vocabulary")
     if content.get("optimizer") is not None:
         raise ValueError(
             "it holds an optimizer's state, which this version of shardwise cannot read"
         )
     generation = content.get("generation")
-    if type(generation) is not int or generation < 1:
+    if type(generation) is not int or not 1 <= generation < _LIMIT:
         raise ValueError(f"expected a generation from 1, got {generation!r:.80}")
     metadata = content.get("metadata", {})
     if not isinstance(metadata, dict):
@@ -154,11 +176,14 @@ def _parse(content: dict[str, Any]) -> Manifest:
 
 
 def _data_file(entry: Any) -> DataFile:
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object that describes a file, got {entry!r:.80}")
     name, size, digest = entry["file"], entry["bytes"], entry["xxh128"]
-    # A name, and no path: a manifest must not lead out of its directory.
-    if not isinstance(name, str) or not name or name != os.path.basename(name) or "\0" in name:
-        raise ValueError(f"expected the name of a file in this directory, got {name!r:.80}")
-    if type(size) is not int or size < 0 or not isinstance(digest, str):
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+        raise ValueError(
+            f"expected the name of a .safetensors file in this directory, got {name!r:.80}"
+        )
+    if type(size) is not int or not 0 <= size < _LIMIT or not isinstance(digest, str):
         raise ValueError(
             f"expected bytes and xxh128 of {name}, got {size!r:.40} and {digest!r:.40}"
         )

@@ -11,9 +11,10 @@ import json
 import math
 import mmap
 import os
+import stat
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
+def is_storable(name: object) -> bool:
+    """Whether it is the name of a dtype that has a form on disk."""
+    return isinstance(name, str) and name in _NAMES
+
+
 def storable_dtype(dtype: Any) -> np.dtype[Any]:
     """Return a dtype, given as NumPy takes it or by name, in the byte order of files.
 
@@ -51,7 +57,7 @@ def storable_dtype(dtype: Any) -> np.dtype[Any]:
     """
     try:
         found = np.dtype(_small_float(dtype) if isinstance(dtype, str) else dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # NumPy reads a string as a small language
         found = np.dtype(object)
     if found.newbyteorder("=").name not in _NAMES:
         raise StoreError(
@@ -92,8 +98,8 @@ def map_tensors(path: str) -> dict[str, NDArray[Any]]:
         StoreError: the file is not what the format says.
         FileNotFoundError: there is no such file.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    file, size = open_file(path)
+    with file:
         if size < 8:
             raise _broken(path, "at least 8 bytes", f"{size}")
         length = int.from_bytes(file.read(8), "little")
@@ -117,9 +123,8 @@ def map_tensors(path: str) -> dict[str, NDArray[Any]]:
         if end > size - begin:
             raise _broken(path, f"{end} bytes of data", f"{size - begin}")
         count = math.prod(shape)
-        tensors[name] = np.frombuffer(
-            mapped, dtype, count, begin + span[0] if count else 0
-        ).reshape(shape)
+        flat = np.frombuffer(mapped, dtype, count, begin + span[0] if count else 0)
+        tensors[name] = flat.reshape(shape)
     if end != size - begin:
         raise _broken(path, f"{end} bytes of data", f"{size - begin}")
     return tensors
@@ -152,13 +157,36 @@ def _entry(
     if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
         raise _broken(path, f"a shape of tensor {name!r}", f"{shape!r:.80}")
     dtype = storable_dtype(_DTYPES[kind])
-    if not 0 <= begin <= end or end - begin != math.prod(shape) * dtype.itemsize:
-        raise _broken(
-            path, f"tensor {name!r} of {shape} {dtype} to fill its bytes", f"{end - begin}"
-        )
-    if len(shape) > 32 or any(n > 2**62 for n in shape):
+    if not is_array_shape(shape, dtype):
         raise _broken(path, f"a shape of tensor {name!r} that an array can have", f"{shape!r:.80}")
+    if not 0 <= begin <= end < 1 << 63 or end - begin != math.prod(shape) * dtype.itemsize:
+        raise _broken(
+            path,
+            f"tensor {name!r} of {shape} {dtype} to fill its bytes",
+            f"data_offsets {[begin, end]!r:.80}",
+        )
     return dtype, tuple(shape), (begin, end)
+
+
+def is_array_shape(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+    """Whether an array can have it: NumPy counts in 64 bits even where there are no elements."""
+    return len(shape) <= 32 and math.prod(n or 1 for n in shape) * dtype.itemsize < 1 << 63
+
+
+def open_file(path: str) -> tuple[BinaryIO, int]:
+    """Open a file of a table for reading; return it and its size.
+
+    Raises:
+        StoreError: it is no regular file: a pipe, for example, would block.
+        FileNotFoundError: there is no such file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise _broken(path, "a regular file", "something else")
+    return os.fdopen(descriptor, "rb"), status.st_size
 
 
 def _broken(path: str, expected: str, got: str) -> StoreError:

@@ -95,6 +95,7 @@ def write_blocks(
         StoreError: `path` holds something else, another process writes there, or the dtype has no
             form on disk.
         TableError: the blocks do not make a table of this shape.
+        OptionError: rows of floats are to be stored as whole numbers.
     """
     stored = storable_dtype(dtype)
     user = _as_metadata(metadata)
@@ -117,6 +118,11 @@ def write_blocks(
                 raise TableError(
                     f"expected blocks of {shape[0]} rows of shape {shape[1:]} in all, got one of "
                     f"shape {block.shape} after {done} rows"
+                )
+            if "float" in block.dtype.name and "float" not in stored.name:
+                raise OptionError(
+                    f"expected a dtype of floats for rows of {block.dtype}, got {stored}, which "
+                    "would cut off their fractions; float16 or bfloat16 are small"
                 )
             _deal(block.astype(stored, copy=False), done, partition, shards)
             done += len(block)
@@ -230,7 +236,7 @@ def _make_directory(path: str) -> bool:
                 f"expected a directory or nothing at {path}, got a file; choose another name"
             ) from None
         return False
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise TableNotFoundError(
             f"expected a directory to make {path} in, got none; make it first"
         ) from None
@@ -247,15 +253,20 @@ def _mark(path: str) -> Iterator[None]:
             f"expected an empty directory or a table at {path}, got one that holds "
             f"{sorted(before)[0]!r}; choose another name"
         )
-    with open(where, "a+") as file:
+    with open(where, "a+", opener=_no_link) as file:
         _lock(file, where)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
             yield
         finally:
             os.unlink(where)
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, and none that a link leads to: what is cut and written to here is our own."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _lock(file: IO[str], where: str) -> None:
@@ -277,7 +288,13 @@ def _lock(file: IO[str], where: str) -> None:
 
 
 def _check_place(path: str, overwrite: bool) -> Manifest | None:
-    old = _present(path)
+    try:
+        old = _present(path)
+    except StoreError as error:  # to replace it would be to remove files that may be saved yet
+        raise StoreError(
+            f"expected no table, or one that can be read, at {path}: {error}; to give it up, "
+            "remove the directory first"
+        ) from None
     if old is not None and not overwrite:
         raise TableExistsError(
             f"expected no table at {path}, got one of {old.shape[0]} rows; choose another name, "
