@@ -127,10 +127,10 @@ def test_shapes(tokens, shape):
 def test_unknown_tokens_are_listed():
     words = Vocabulary(["a"])
     with pytest.raises(
-        UnknownTokenError, match=r"got 2 others \(3 of 4 tokens\): 'x', 'y';.*unknown="
+        UnknownTokenError, match=r"got 2 that are not \(3 of 4 tokens\): 'x', 'y';.*unknown="
     ):
         words.encode(["x", "a", "y", "x"])
-    with pytest.raises(KeyError, match=r"got 12 others.*'t9', \.\.\.; "):
+    with pytest.raises(KeyError, match=r"got 12 that are not.*'t9', \.\.\.; "):
         words.encode([f"t{i}" for i in range(12)])
     with pytest.raises(UnknownTokenError, match="'x'"):
         words.encode("x")

@@ -4,6 +4,9 @@
 class ShardwiseError(Exception):
     """Base of every error that shardwise raises on purpose."""
 
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = "shardwise"  # the name that users import, and that a traceback should show
+
 
 class IdOutOfRangeError(ShardwiseError, IndexError):
     """An id names no row of the table."""
@@ -64,3 +67,6 @@ class TableNotFoundError(StoreError, FileNotFoundError):
 
 class ShardwiseWarning(UserWarning):
     """An answer is right, and perhaps not to the question that was meant."""
+
+
+ShardwiseError.__module__ = ShardwiseWarning.__module__ = "shardwise"

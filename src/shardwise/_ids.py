@@ -43,7 +43,7 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
         except ValueError:
             raise IdTypeError(
                 "expected ids as one rectangular array of integers, got sequences of unequal "
-                "length; pad them to one length, or look up their concatenation"
+                "length; pad them to one length with an id of your choice"
             ) from None
         except TypeError as error:
             raise IdTypeError(
@@ -53,10 +53,9 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
         if array.size == 0 and array.dtype == np.float64:
             array = array.astype(np.int64)  # NumPy calls an empty list floats
     if array.dtype.kind not in "iu":
-        hint = "integers of up to 64 bits" if array.dtype.kind == "O" else "ids.astype(numpy.int64)"
         raise IdTypeError(
             f"expected ids of an integer dtype, got {array.dtype} (shape {array.shape}); "
-            f"if these are row numbers, pass {hint}"
+            "if these are numbers of rows, make them integers of up to 64 bits first"
         )
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardwise._errors import ShardwiseWarning, TableError
+from shardwise._errors import PartitionError, ShardwiseWarning, TableError
 from shardwise._ids import OutOfRange
-from shardwise._partition import Partition
+from shardwise._partition import Partition, unknown_strategy
 from shardwise._table import Table
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ def embedding_lookup(
 
 def _as_table(params: Any, partition_strategy: str | Partition) -> Table:
     if isinstance(params, Table):
+        # It knows its own partition; what else is named here should at least be one.
+        if isinstance(partition_strategy, Partition) and partition_strategy != params.partition:
+            raise PartitionError(
+                f"expected the partition of the table, {params.partition}, got {partition_strategy}"
+            )
+        if isinstance(partition_strategy, str) and partition_strategy not in ("mod", "div"):
+            raise unknown_strategy(partition_strategy)
         return params
     if params is None:
         raise TableError("expected params as an array, a list of shards or a Table, got None")
@@ -100,13 +108,20 @@ def _from_python(shard: Any) -> Any:
         raise TableError(
             "expected shards whose rows have one length, got nested lists of unequal lengths"
         ) from None
-    leaf: Any = shard
-    while isinstance(leaf, (list, tuple)) and leaf:
-        leaf = leaf[0]
-    empty = isinstance(leaf, (list, tuple))  # the walk down ended in a sequence of nothing
-    if empty or type(leaf) is float or (type(leaf) is int and array.dtype == np.float64):
+    kinds = {type(leaf) for leaf in _leaves(shard)}
+    if float in kinds or not kinds:
         return array.astype(np.float32)
-    if type(leaf) is int and array.dtype == np.int64:
+    if kinds == {int}:
+        if array.dtype.kind not in "iu":
+            raise TableError("expected integers of up to 64 bits in a nested list, got larger ones")
         small = array.astype(np.int32)
         return small if (small == array).all() else array
     return array
+
+
+def _leaves(nest: Any) -> Iterator[Any]:
+    for item in nest:
+        if isinstance(item, (list, tuple)):
+            yield from _leaves(item)
+        else:
+            yield item

@@ -370,7 +370,7 @@ def as_rows(array: Any, name: str) -> NDArray[Any]:
     if rows.ndim == 0:
         raise TableError(
             f"expected {name} of shape (rows, ...), got the scalar {rows!r}; "
-            "a list of rows is a table after numpy.array(rows)"
+            "of a list of numbers, numpy.array(numbers) makes a table"
         )
     if rows.dtype.hasobject:
         raise TableError(

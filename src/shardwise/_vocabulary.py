@@ -348,7 +348,7 @@ def _unknown_error(missing: list[Token], count: int) -> UnknownTokenError:
     distinct = list(dict.fromkeys(missing))
     shown = ", ".join(map(repr, distinct[:_SHOWN])) + (", ..." if len(distinct) > _SHOWN else "")
     return UnknownTokenError(
-        f"expected tokens of the vocabulary, got {len(distinct)} others ({len(missing)} of "
+        f"expected tokens of the vocabulary, got {len(distinct)} that are not ({len(missing)} of "
         f"{count} tokens): {shown}; leave them out (`token in vocabulary`), or make the "
         "vocabulary with unknown=, the token that stands for them"
     )

@@ -1,0 +1,257 @@
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import shardwise
+from shardwise import formats, store
+
+# When one of these lines changes, programs of other people may: say so in the changelog.
+API = """\
+FormatError(ShardwiseError, ValueError)
+IdOutOfRangeError(ShardwiseError, IndexError)
+IdTypeError(ShardwiseError, TypeError)
+OptionError(ShardwiseError, ValueError)
+OutputError(ShardwiseError, ValueError)
+Partition(strategy: Strategy, num_rows: int, num_shards: int, boundaries: tuple[int, ...] | None =
+    None)
+Partition.div(num_rows: int, num_shards: int) -> Partition
+Partition.from_json(form: Mapping[str, Any]) -> Partition
+Partition.ids_of(shard: int, rows: ArrayLike | None = None) -> NDArray[np.int64]
+Partition.locate(ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]
+Partition.mod(num_rows: int, num_shards: int) -> Partition
+Partition.ranges(boundaries: Sequence[int] | NDArray[np.integer[Any]]) -> Partition
+Partition.shard_sizes: tuple[int, ...]
+Partition.to_json() -> dict[str, Any]
+PartitionError(ShardwiseError, ValueError)
+ShardwiseError(Exception)
+ShardwiseWarning(UserWarning)
+StoreError(ShardwiseError, ValueError)
+Table()
+Table.describe() -> dict[str, Any]
+Table.dtype: np.dtype[Any]
+Table.from_array(array: Any, shards: int = 1, partition: str | Partition = 'mod', *, copy: bool =
+    False) -> Table
+Table.from_shards(shards: Sequence[Any], partition: str | Partition = 'mod') -> Table
+Table.lookup(ids: Any, *, out: NDArray[Any] | None = None, out_of_range: OutOfRange = 'error',
+    max_norm: float | None = None) -> NDArray[Any]
+Table.open(path: str | os.PathLike[str]) -> Table
+Table.partition: Partition
+Table.save(path: str | os.PathLike[str], *, overwrite: bool = False, metadata: Mapping[str, Any] |
+    None = None) -> None
+Table.shape: tuple[int, ...]
+Table.shards: tuple[NDArray[Any], ...]
+TableError(ShardwiseError, ValueError)
+TableExistsError(StoreError, FileExistsError)
+TableNotFoundError(StoreError, FileNotFoundError)
+TokenTypeError(ShardwiseError, TypeError)
+UnknownTokenError(ShardwiseError, KeyError)
+Vectors(table: Table, vocabulary: Vocabulary)
+Vectors.from_file(path: str | os.PathLike[str], *, shards: int = 1, partition: str = 'mod', limit:
+    int | None = None, unknown: str | None = None) -> Vectors
+Vectors.lookup(tokens: str | Sequence[Any] | NDArray[Any], *, out: NDArray[Any] | None = None,
+    max_norm: float | None = None) -> NDArray[Any]
+Vectors.open(path: str | os.PathLike[str]) -> Vectors
+Vectors.save(path: str | os.PathLike[str], *, dtype: Any = None, overwrite: bool = False, metadata:
+    Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None = None) -> None
+Vectors.table: Table
+Vectors.vocabulary: Vocabulary
+Vocabulary(tokens: Iterable[Token], *, unknown: str | None = None)
+Vocabulary.arrays() -> tuple[_Bytes, _Ids, _Slots]
+Vocabulary.decode(ids: int | np.integer[Any] | Sequence[Any] | NDArray[Any]) -> str | list[Any]
+Vocabulary.encode(tokens: Token | Sequence[Any] | NDArray[Any]) -> int | _Ids
+Vocabulary.from_arrays(data: _Bytes, offsets: _Ids, slots: _Slots | None, *, unknown: str | None =
+    None) -> Vocabulary
+Vocabulary.unknown: str | None
+Vocabulary.unknown_id: int | None
+VocabularyError(ShardwiseError, ValueError)
+convert(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards: int = 1,
+    partition: str | Partition = 'mod', dtype: Any = None, format: Any = None, dim: int | None =
+    None, limit: int | None = None, unknown: str | None = None, overwrite: bool = False, progress:
+    Callable[[str, int, int], object] | None = None) -> formats.Source
+embedding_lookup(params: Any, ids: Any, partition_strategy: str | Partition = 'mod', name: str |
+    None = None, *, max_norm: float | None = None, out_of_range: OutOfRange = 'error', out:
+    NDArray[Any] | None = None) -> NDArray[Any]
+empty_cache() -> int
+num_threads() -> int
+set_num_threads(count: int) -> None
+formats.Progress
+formats.Source(path: str, format: str, shape: tuple[int, int], vocabulary: Vocabulary, duplicates:
+    int, _file: File, _starts: NDArray[np.int64], _reader: Reader)
+formats.Source.blocks(rows: int | None = None) -> Iterator[NDArray[np.float32]]
+formats.Source.dtype: np.dtype[np.float32]
+formats.Source.read(begin: int = 0, end: int | None = None) -> NDArray[np.float32]
+formats.open(path: StrPath, *, format: Format | None = None, limit: int | None = None, dim: int |
+    None = None, unknown: str | None = None, progress: Progress | None = None) -> Source
+store.Manifest(shape: tuple[int, ...], dtype: str, partition: Partition, shards: tuple[DataFile,
+    ...], vocabulary: DataFile | None = None, unknown_id: int | None = None, generation: int = 1,
+    metadata: dict[str, Any] = <factory>)
+store.Manifest.files() -> set[str]
+store.Manifest.to_json() -> str
+store.Stored(table: Table, vocabulary: Vocabulary | None, manifest: Manifest)
+store.open_table(path: str | os.PathLike[str]) -> Stored
+store.write_blocks(path: str | os.PathLike[str], blocks: Iterable[NDArray[Any]], *, shape:
+    tuple[int, ...], dtype: Any, partition: Partition, vocabulary: Vocabulary | None = None,
+    overwrite: bool = False, metadata: Mapping[str, Any] | None = None, progress: Callable[[int,
+    int], object] | None = None) -> None
+store.write_table(path: str | os.PathLike[str], table: Table, *, vocabulary: Vocabulary | None =
+    None, dtype: Any = None, overwrite: bool = False, metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], object] | None = None) -> None
+"""
+
+
+def names_of(module):
+    return sorted(
+        name
+        for name in vars(module)
+        if not name.startswith("_") and not inspect.ismodule(getattr(module, name))
+    )
+
+
+def text_of(annotation):
+    return (
+        annotation if isinstance(annotation, str) else getattr(annotation, "__name__", annotation)
+    )
+
+
+def signature_of(function, bound):
+    """A signature as the source has it; `inspect` would put annotations into quotes."""
+    found = inspect.signature(function)
+    parts, kinds = [], inspect.Parameter
+    star = False
+    for i, one in enumerate(found.parameters.values()):
+        if bound and i == 0:
+            continue
+        if one.kind is kinds.KEYWORD_ONLY and not star:
+            parts.append("*")
+            star = True
+        part = one.name
+        if one.annotation is not kinds.empty:
+            part += f": {text_of(one.annotation)}"
+        if one.default is not kinds.empty:
+            part += f" = {one.default!r}"
+        parts.append(part)
+    result = found.return_annotation
+    end = "" if result is inspect.Signature.empty else f" -> {text_of(result)}"
+    return f"({', '.join(parts)}){end}"
+
+
+def members_of(cls):
+    """The public members that a class defines itself: (name, what it is)."""
+    for name in sorted(vars(cls)):
+        member = inspect.getattr_static(cls, name)
+        if not name.startswith("_") and not inspect.ismemberdescriptor(member):
+            yield name, member
+
+
+def describe(path, thing):
+    if not inspect.isclass(thing):
+        yield path + signature_of(thing, bound=False)
+        return
+    if issubclass(thing, (Exception, Warning)):
+        yield f"{path}({', '.join(base.__name__ for base in thing.__bases__)})"
+        return
+    yield path + signature_of(thing.__init__, bound=True).removesuffix(" -> None")
+    for name, member in members_of(thing):
+        if isinstance(member, property):
+            yield f"{path}.{name}: {text_of(inspect.signature(member.fget).return_annotation)}"
+        elif isinstance(member, (classmethod, staticmethod)):
+            bound = isinstance(member, classmethod)
+            yield f"{path}.{name}{signature_of(member.__func__, bound)}"
+        elif inspect.isfunction(member):
+            yield f"{path}.{name}{signature_of(member, bound=True)}"
+
+
+def described():
+    for module in (shardwise, formats, store):
+        prefix = module.__name__.removeprefix("shardwise").removeprefix(".")
+        for name in names_of(module):
+            if not (module is not shardwise and hasattr(shardwise, name)):
+                thing = getattr(module, name)
+                path = f"{prefix}.{name}".removeprefix(".")
+                if inspect.isclass(thing) or inspect.isfunction(thing):
+                    yield from describe(path, thing)
+                else:  # a type's name
+                    yield path
+
+
+def test_public_names_and_signatures():
+    lines = textwrap.TextWrapper(
+        99, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    assert "\n".join(map(lines.fill, described())) + "\n" == API
+
+
+def test_version():
+    assert shardwise.__version__ == "0.1.0"
+
+
+def documented():
+    for module in (shardwise, formats, store):
+        yield module.__name__, module
+        for name in names_of(module):
+            thing = getattr(module, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                yield name, thing
+            if inspect.isclass(thing):
+                for member_name, member in members_of(thing):
+                    if callable(member) or isinstance(
+                        member, (property, classmethod, staticmethod)
+                    ):
+                        yield f"{name}.{member_name}", member
+
+
+@pytest.mark.parametrize("thing", [pytest.param(thing, id=name) for name, thing in documented()])
+def test_everything_public_has_a_docstring(thing):
+    words = inspect.getdoc(thing)
+    assert words
+    assert words.split("\n")[0].endswith((".", ":"))
+
+
+MODULES = [
+    found.name
+    for found in pkgutil.walk_packages(shardwise.__path__, "shardwise.")
+    if not found.name.endswith("._native")
+]
+
+
+@pytest.mark.parametrize("name", ["shardwise", *MODULES])
+def test_examples(name):
+    threads = shardwise.num_threads()
+    try:
+        assert doctest.testmod(importlib.import_module(name)).failed == 0
+    finally:
+        shardwise.set_num_threads(threads)
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    tests = [
+        test
+        for name in MODULES
+        for test in finder.find(importlib.import_module(name))
+        if test.examples
+    ]
+    assert len(tests) >= 10
+
+
+def test_the_stub_of_the_native_module(tmp_path):
+    pytest.importorskip("nanobind", "3.1")
+    committed = Path(__file__).parents[1] / "src" / "shardwise" / "_native.pyi"
+    made = tmp_path / "_native.pyi"
+    command = [sys.executable, "-m", "nanobind.stubgen", "-q", "-m", "shardwise._native", "-o"]
+    subprocess.run([*command, made], check=True, cwd=tmp_path)
+    assert made.read_text() == committed.read_text()
+
+
+def test_importing_it_imports_no_framework_and_no_command_line():
+    code = "import shardwise, sys; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = {"torch", "tensorflow", "jax", "typer", "rich", "ml_dtypes", "xxhash", "safetensors"}
+    assert not heavy & set(out.stdout.split())
