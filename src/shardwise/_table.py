@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shardwise import _native
-from shardwise._errors import IdTypeError, OptionError, OutputError, TableError
+from shardwise._arrays import as_rows, is_usable, private_copy
+from shardwise._errors import IdTypeError, OutputError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
+from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
 from shardwise._partition import Partition, as_partition, check_shard_sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_NO_LIMIT = float("inf")
-_CLIPPED_IN_NATIVE = ("float16", "bfloat16", "float32", "float64")
 
 
 class Table:
@@ -83,7 +80,7 @@ class Table:
             shards = partition.num_shards
         cut = as_partition(partition, len(whole), shards)
         pieces = [_piece(whole, cut, k) for k in range(cut.num_shards)]
-        return cls._make([_private(p) for p in pieces] if copy else pieces, cut)
+        return cls._make([private_copy(p) for p in pieces] if copy else pieces, cut)
 
     @classmethod
     def from_shards(cls, shards: Sequence[Any], partition: str | Partition = "mod") -> Table:
@@ -127,7 +124,7 @@ class Table:
     ) -> Table:
         self = object.__new__(cls)
         first = shards[0]
-        self._shards = tuple(a if _usable(a) else _private(a) for a in shards)
+        self._shards = tuple(a if is_usable(a) else private_copy(a) for a in shards)
         self._partition = partition
         self._dtype = first.dtype
         self._shape = (partition.num_rows, *first.shape[1:])
@@ -249,8 +246,8 @@ class Table:
                     raise
         ids = as_ids(ids)
         policy, default_row = as_policy(out_of_range, len(self))
-        limit = _as_limit(max_norm)
-        clip_later = limit < _NO_LIMIT and self._has_norm() and not self._clips()
+        limit = as_limit(max_norm)
+        clip_later = limit < NO_LIMIT and not clips_in_kernel(self._dtype)
         if out is not None:
             self._check_out(out, ids)
         direct = out is not None and out.flags.carray and not clip_later
@@ -260,12 +257,12 @@ class Table:
                 out if direct else None,
                 policy,
                 default_row,
-                _NO_LIMIT if clip_later else limit,
+                NO_LIMIT if clip_later else limit,
             )
         except _native.OutOfRangeId as error:
             raise self._out_of_range(ids, error) from None
         if clip_later and rows.size:
-            _clip(rows.reshape(ids.size, -1), limit)
+            clip_rows(rows.reshape(ids.size, -1), limit)
         if out is None or direct:
             return rows
         np.copyto(out, rows)
@@ -336,66 +333,6 @@ class Table:
                     "the ids; pass a copy, or leave out away"
                 )
 
-    def _clips(self) -> bool:
-        return self._dtype.isnative and self._dtype.name in _CLIPPED_IN_NATIVE
-
-    def _has_norm(self) -> bool:
-        if self._dtype.kind in "fc" or _is_small_float(self._dtype):
-            return True
-        raise TableError(
-            f"expected rows of floating-point or complex numbers for max_norm, got {self._dtype}"
-        )
-
-
-def as_rows(array: Any, name: str) -> NDArray[Any]:
-    """Return what holds rows as a NumPy array of rank 1 and more, without a copy if there can be.
-
-    Raises:
-        TableError: it cannot be read on the CPU, has rank 0, or holds Python objects.
-    """
-    if isinstance(array, np.ma.MaskedArray):
-        raise TableError(f"expected {name} as a plain array, got a masked one; fill it first")
-    if isinstance(array, np.ndarray):
-        rows: NDArray[Any] = np.asarray(array)
-    elif hasattr(array, "__dlpack__"):
-        rows = _from_dlpack(array, name)
-    else:
-        try:
-            rows = np.asarray(array)
-        except (TypeError, ValueError) as error:
-            raise TableError(
-                f"expected {name} as an array, got {type(array).__name__}, "
-                f"which NumPy cannot read ({error})"
-            ) from error
-    if rows.ndim == 0:
-        raise TableError(
-            f"expected {name} of shape (rows, ...), got the scalar {rows!r}; "
-            "of a list of numbers, numpy.array(numbers) makes a table"
-        )
-    if rows.dtype.hasobject:
-        raise TableError(
-            f"expected {name} of a fixed-size dtype, got {rows.dtype}; "
-            "for text use a fixed-size dtype such as 'S16' or 'U16'"
-        )
-    return rows
-
-
-def _from_dlpack(array: Any, name: str) -> NDArray[Any]:
-    try:
-        return np.from_dlpack(array)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        refused = error
-    try:
-        bits, dtype = _native.small_floats(array)
-    except TypeError:
-        raise TableError(
-            f"expected {name} as an array in the memory of the CPU, got {type(array).__name__}, "
-            f"which NumPy cannot read ({refused}); detach it and copy it to the CPU first"
-        ) from refused
-    import ml_dtypes  # NumPy has no dtypes of its own for these
-
-    return bits.view(getattr(ml_dtypes, dtype))
-
 
 def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:
     """One shard, as a view."""
@@ -404,51 +341,3 @@ def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any
     size = partition._core.shard_size(shard)
     first = int(partition.ids_of(shard, 0)) if size else 0
     return whole[first : first + size]
-
-
-def _usable(array: NDArray[Any]) -> bool:
-    """Whether each row lies in one piece; from row to row there may be any stride."""
-    return len(array) == 0 or array[:1].flags.c_contiguous
-
-
-def _private(array: NDArray[Any]) -> NDArray[Any]:
-    copy = _native.empty(array.shape, array.dtype)
-    np.copyto(copy, array)
-    return copy
-
-
-def _is_small_float(dtype: np.dtype[Any]) -> bool:
-    """Whether it is a float of ml_dtypes, which NumPy shows as raw bytes."""
-    ml_dtypes = sys.modules.get("ml_dtypes")  # a dtype of it cannot be met before it is imported
-    if ml_dtypes is None:
-        return False
-    try:
-        ml_dtypes.finfo(dtype)
-    except (ValueError, KeyError):
-        return False
-    return True
-
-
-def _as_limit(max_norm: object) -> float:
-    if max_norm is None:
-        return _NO_LIMIT
-    limit = float("nan")
-    if not isinstance(max_norm, (str, bytes, bytearray)):  # float() would read them
-        with suppress(TypeError, ValueError, OverflowError):
-            limit = float(max_norm)  # type: ignore[arg-type]
-    if limit != limit:
-        raise OptionError(f"expected max_norm as a number or None, got {max_norm!r}")
-    return limit if limit > 0.0 else 0.0  # as TensorFlow reads a negative one
-
-
-def _clip(rows: NDArray[Any], limit: float) -> None:
-    """What the kernel does for its dtypes, for all others: scale the rows above the norm."""
-    wide = rows.astype(np.result_type(rows.dtype, np.float64))
-    with np.errstate(all="ignore"):  # the kernel does not warn of infinities either
-        sizes = np.abs(wide)
-        # Scaled by a power of two, which is exact, so that the squares neither overflow nor vanish.
-        _, power = np.frexp(sizes.max(axis=-1, keepdims=True))
-        squares = np.ldexp(sizes, -power) ** 2
-        norms = np.ldexp(np.sqrt(np.sum(squares, axis=-1, keepdims=True)), power)
-        above = norms[..., 0] > limit
-        rows[above] = (wide[above] * (limit / norms[above])).astype(rows.dtype)

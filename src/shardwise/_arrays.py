@@ -1,0 +1,73 @@
+"""What rows may be: arrays of the CPU, in place where a lookup can read them so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardwise import _native
+from shardwise._errors import TableError
+
+
+def as_rows(array: Any, name: str) -> NDArray[Any]:
+    """Return what holds rows as a NumPy array of rank 1 and more, without a copy if there can be.
+
+    Raises:
+        TableError: it cannot be read on the CPU, has rank 0, or holds Python objects.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TableError(f"expected {name} as a plain array, got a masked one; fill it first")
+    if isinstance(array, np.ndarray):
+        rows: NDArray[Any] = np.asarray(array)
+    elif hasattr(array, "__dlpack__"):
+        rows = _from_dlpack(array, name)
+    else:
+        try:
+            rows = np.asarray(array)
+        except (TypeError, ValueError) as error:
+            raise TableError(
+                f"expected {name} as an array, got {type(array).__name__}, "
+                f"which NumPy cannot read ({error})"
+            ) from error
+    if rows.ndim == 0:
+        raise TableError(
+            f"expected {name} of shape (rows, ...), got the scalar {rows!r}; "
+            "of a list of numbers, numpy.array(numbers) makes a table"
+        )
+    if rows.dtype.hasobject:
+        raise TableError(
+            f"expected {name} of a fixed-size dtype, got {rows.dtype}; "
+            "for text use a fixed-size dtype such as 'S16' or 'U16'"
+        )
+    return rows
+
+
+def _from_dlpack(array: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        refused = error
+    try:
+        bits, dtype = _native.small_floats(array)
+    except TypeError:
+        raise TableError(
+            f"expected {name} as an array in the memory of the CPU, got {type(array).__name__}, "
+            f"which NumPy cannot read ({refused}); detach it and copy it to the CPU first"
+        ) from refused
+    import ml_dtypes  # NumPy has no dtypes of its own for these
+
+    return bits.view(getattr(ml_dtypes, dtype))
+
+
+def is_usable(array: NDArray[Any]) -> bool:
+    """Return whether each row lies in one piece; from row to row there may be any stride."""
+    return len(array) == 0 or array[:1].flags.c_contiguous
+
+
+def private_copy(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy in memory of our own, in 2 MB pages where it is large."""
+    copy = _native.empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
