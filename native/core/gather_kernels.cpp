@@ -2,9 +2,9 @@
 // code in them here: an inline function emitted with wide instructions could be the one that the linker keeps
 // for everyone.
 
+#include "core/clip.h"
 #include "core/gather.h"
 
-#include <math.h>
 #include <string.h>
 
 #if defined(__SSE2__)
@@ -134,7 +134,8 @@ template <size_t Bytes> struct CopyFixed {
 struct CopyAny {
     SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         if (bytes >= 64) {
-            memcpy(to, from, bytes); // the library's: it aligns its stores, and most rows here are not aligned
+            memcpy(to, from,
+                   bytes); // the library's: it aligns its stores, and most rows here are not aligned
         } else if (bytes >= 16) {
             memcpy(to, from, 16);
             if (bytes > 32)
@@ -187,156 +188,6 @@ template <size_t Bytes> struct Stream { // 0: a size known at run time only
     }
 };
 #endif
-
-// ---- norms
-// --------------------------------------------------------------------------------------------------------
-
-SHARDWISE_INLINE float from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-SHARDWISE_INLINE uint32_t to_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-struct Float16 {
-    uint16_t bits;
-    SHARDWISE_INLINE double load() const {
-        const uint32_t sign = static_cast<uint32_t>(bits & 0x8000U) << 16;
-        const uint32_t exponent = (bits >> 10) & 31U;
-        const uint32_t fraction = bits & 0x3ffU;
-        if (exponent == 31)
-            return static_cast<double>(from_bits(sign | 0x7f800000U | (fraction << 13)));
-        if (exponent == 0)
-            return (sign ? -1.0 : 1.0) * static_cast<double>(fraction) * 0x1p-24;
-        return static_cast<double>(from_bits(sign | ((exponent + 112U) << 23) | (fraction << 13)));
-    }
-    /// To the nearest, ties to even; only ever makes a value smaller, so that nothing overflows.
-    SHARDWISE_INLINE void store(double value) {
-        const float narrow = static_cast<float>(value);
-        const uint32_t all = to_bits(narrow);
-        const uint32_t sign = (all >> 16) & 0x8000U;
-        const uint32_t rest = all & 0x7fffffffU;
-        if (rest >= 0x7f800000U) { // infinity, or a NaN that stays one
-            bits = static_cast<uint16_t>(sign | 0x7c00U | (rest > 0x7f800000U ? 0x200U : 0U));
-        } else if (rest < 0x38800000U) { // below the least normal number: a multiple of 2^-24
-            const float steps = from_bits(rest) * 0x1p24F;
-            uint32_t whole = static_cast<uint32_t>(steps);
-            const float left = steps - static_cast<float>(whole);
-            if (left > 0.5F || (left == 0.5F && (whole & 1U) != 0))
-                ++whole;
-            bits = static_cast<uint16_t>(sign | whole);
-        } else {
-            const uint32_t rounded = rest + 0xfffU + ((rest >> 13) & 1U);
-            bits = static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13));
-        }
-    }
-};
-
-struct Bfloat16 {
-    uint16_t bits;
-    SHARDWISE_INLINE double load() const {
-        return static_cast<double>(from_bits(static_cast<uint32_t>(bits) << 16));
-    }
-    SHARDWISE_INLINE void store(double value) {
-        const uint32_t all = to_bits(static_cast<float>(value));
-        if ((all & 0x7fffffffU) > 0x7f800000U) {
-            bits = static_cast<uint16_t>((all >> 16) | 0x40U);
-        } else {
-            bits = static_cast<uint16_t>((all + 0x7fffU + ((all >> 16) & 1U)) >> 16);
-        }
-    }
-};
-
-template <class T> struct Plain {
-    T value;
-    SHARDWISE_INLINE double load() const { return static_cast<double>(value); }
-    SHARDWISE_INLINE void store(double to) { value = static_cast<T>(to); }
-};
-
-/// Of a row times `factor`, in doubles in eight lanes, added in one fixed order: the same bits at every
-/// instruction level.
-template <class T>
-SHARDWISE_INLINE double sum_of_squares(const std::byte *row, size_t elements, double factor) {
-    double lanes[8] = {};
-    size_t i = 0;
-    T element;
-    for (; i + 8 <= elements; i += 8) {
-        for (size_t lane = 0; lane < 8; ++lane) {
-            memcpy(&element, row + (i + lane) * sizeof(T), sizeof(T));
-            const double x = element.load() * factor;
-            lanes[lane] += x * x;
-        }
-    }
-    for (; i < elements; ++i) {
-        memcpy(&element, row + i * sizeof(T), sizeof(T));
-        const double x = element.load() * factor;
-        lanes[i % 8] += x * x;
-    }
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-}
-
-/// For doubles whose squares overflow or vanish: the same with the row scaled by a power of two, which is
-/// exact.
-__attribute__((noinline)) void clip_extreme(std::byte *row, size_t elements, double max_norm, double factor) {
-    const double norm = sqrt(sum_of_squares<Plain<double>>(row, elements, factor));
-    if (!(norm > max_norm * factor))
-        return;
-    for (size_t i = 0; i < elements; ++i) {
-        double x;
-        memcpy(&x, row + i * sizeof x, sizeof x);
-        x = x * factor / norm * max_norm;
-        memcpy(row + i * sizeof x, &x, sizeof x);
-    }
-}
-
-/// x * max_norm / norm for a row whose norm is larger (TensorFlow's clip_by_norm); other rows keep their
-/// bits.
-template <class T> void clip_row(std::byte *row, size_t elements, double max_norm) {
-    const double squares = sum_of_squares<T>(row, elements, 1.0);
-    if constexpr (sizeof(T) == sizeof(double)) {
-        if (!(squares < 0x1p1000))
-            return clip_extreme(row, elements, max_norm, 0x1p-600);
-        if (squares < 0x1p-900)
-            return clip_extreme(row, elements, max_norm, 0x1p600);
-    }
-    const double norm = sqrt(squares);
-    if (!(norm > max_norm))
-        return;
-    const double scale = max_norm / norm;
-    T element;
-    for (size_t i = 0; i < elements; ++i) {
-        memcpy(&element, row + i * sizeof(T), sizeof(T));
-        element.store(element.load() * scale);
-        memcpy(row + i * sizeof(T), &element, sizeof(T));
-    }
-}
-
-void clip_rows(const Gather &task, std::byte *rows, size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-        std::byte *const row = rows + i * task.row_bytes;
-        switch (task.element) {
-        case Element::float16:
-            clip_row<Float16>(row, task.row_bytes / 2, task.max_norm);
-            break;
-        case Element::bfloat16:
-            clip_row<Bfloat16>(row, task.row_bytes / 2, task.max_norm);
-            break;
-        case Element::float32:
-            clip_row<Plain<float>>(row, task.row_bytes / 4, task.max_norm);
-            break;
-        case Element::float64:
-            clip_row<Plain<double>>(row, task.row_bytes / 8, task.max_norm);
-            break;
-        case Element::opaque:
-            return;
-        }
-    }
-}
 
 // ---- the pass
 // -----------------------------------------------------------------------------------------------------
