@@ -62,7 +62,9 @@ def failed(*arguments):
 
 
 def start(*arguments, **options):
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": os.environ} | options
+    # Output is buffered, as a user's is: then a broken pipe is met at the end.
+    options["env"] = {k: v for k, v in options["env"].items() if k != "PYTHONUNBUFFERED"}
     return subprocess.Popen([*COMMAND, *map(str, arguments)], **options)
 
 

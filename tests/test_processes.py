@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+from numpy.random import default_rng  # here, for NumPy imports it late: a fork may come between
 
 import shardwise
 from shardwise import OptionError, Partition, Table, embedding_lookup
@@ -107,7 +108,7 @@ def test_fork_in_the_middle_of_lookups(threads):
     failures = []
 
     def look_up(seed):
-        rng = np.random.default_rng(seed)
+        rng = default_rng(seed)
         try:
             while not stop.is_set():
                 # Large results: the pool and the cache of blocks are at work when the fork comes.
@@ -116,7 +117,7 @@ def test_fork_in_the_middle_of_lookups(threads):
             failures.append(error)
 
     def be_child():
-        rng = np.random.default_rng(99)
+        rng = default_rng(99)
         for table in tables:
             check_rows(table, rng, 20_000)
         shardwise.set_num_threads(3)
@@ -151,7 +152,7 @@ def look_up_and_send(table, ids, connection):
 def test_multiprocessing_fork(threads):
     threads(2)
     table = Table.from_array(FULL, 5, "mod")
-    ids = np.random.default_rng(0).integers(0, len(FULL), 50_000)
+    ids = default_rng(0).integers(0, len(FULL), 50_000)
     expected = table.lookup(ids)
     context = multiprocessing.get_context("fork")
     for _ in range(3):
@@ -170,7 +171,7 @@ def test_multiprocessing_fork(threads):
 
 
 def test_multiprocessing_spawn():
-    ids = np.random.default_rng(0).integers(0, len(FULL), 30_000)
+    ids = default_rng(0).integers(0, len(FULL), 30_000)
     partition = Partition.div(len(FULL), 3)
     shards = [FULL[partition.ids_of(k)] for k in range(3)]
     context = multiprocessing.get_context("spawn")
@@ -194,7 +195,7 @@ def test_sixteen_threads_at_once(threads, pool):
     rounds = []
 
     def look_up(seed):
-        rng = np.random.default_rng(seed)
+        rng = default_rng(seed)
         try:
             start.wait(PATIENCE)
             for k in range(30):
@@ -222,7 +223,7 @@ def test_sixteen_threads_at_once(threads, pool):
 def test_others_run_while_a_large_lookup_does(options, threads):
     threads(1)
     table = Table.from_array(FULL.astype(np.float32), 3, "mod")
-    ids = np.random.default_rng(0).integers(0, len(FULL), 400_000)
+    ids = default_rng(0).integers(0, len(FULL), 400_000)
     steps = 0
     stop = False
 
@@ -261,18 +262,37 @@ def test_set_num_threads(threads):
             shardwise.set_num_threads(bad)
     assert shardwise.num_threads() == 2
     threads(1024)
-    check_rows(Table.from_array(FULL), np.random.default_rng(0), 10_000)
+    check_rows(Table.from_array(FULL), default_rng(0), 10_000)
 
 
 def test_threads_end_with_the_process():
     code = """
-import threading, numpy as np, shardwise
+import numpy as np, shardwise
 shardwise.set_num_threads(3)
 table = shardwise.Table.from_array(np.ones((1000, 64), np.float32), 3, "mod")
-ids = np.random.default_rng(0).integers(0, 1000, 100_000)
-print(table.lookup(ids).sum())
+ids = np.arange(100_000) % 1000
+print(int(table.lookup(ids).sum()))
 """
-    assert printed(code) == "6400000.0"
+    assert printed(code) == "6400000"
+
+
+def test_python_may_end_during_lookups():
+    """A daemon thread that comes back from a lookup when Python has ended does not crash it."""
+    code = """
+import threading, time
+import numpy as np, shardwise
+table = shardwise.Table.from_array(np.ones((1000, 64), np.float32), 3, "mod")
+ids = np.arange(400_000) % 1000
+def look_up():
+    while True:
+        table.lookup(ids)
+for _ in range(3):
+    threading.Thread(target=look_up, daemon=True).start()
+time.sleep(0.1)
+"""
+    for _ in range(3):
+        run = python(code)
+        assert (run.returncode, run.stderr) == (0, "")
 
 
 # ---- memory ----------------------------------------------------------------------
@@ -393,7 +413,7 @@ def test_bad_environment(name, bad):
 
 
 def test_import_brings_nothing_along(tmp_path):
-    """No framework, however it may be installed, and none of what the command line or files need."""
+    """No framework that is installed, and none of what the command line or files need."""
     frameworks = ("torch", "tensorflow", "jax", "jaxlib", "cupy", "pandas", "pyarrow", "keras")
     for name in frameworks:
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} was imported')")

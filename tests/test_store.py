@@ -768,7 +768,6 @@ def open_changed(victim, changes):
     try:
         vectors = Vectors.open(path)
         rows_of(vectors.table)
-        vectors.table.describe()
         vectors.lookup(["a", "nobody", "d"])
         list(vectors.vocabulary)
         return vectors
@@ -873,8 +872,9 @@ def test_every_part_of_the_json_replaced_by_anything(victim, name):
     header, data = (json.loads(content), b"") if name == MANIFEST else split_file_of(content)
     tracemalloc.start()
     try:
-        for place in places(header):
-            changes = [replaced(header, place, value) for value in VALUES]
+        for k, place in enumerate(places(header)):
+            # A third of the values in each place: neighbours get the others.
+            changes = [replaced(header, place, value) for value in VALUES[k % 3 :: 3]]
             for changed in changes + ([without(header, place)] if place else []):
                 if name == MANIFEST:
                     file = json.dumps(changed).encode()
@@ -969,6 +969,11 @@ def header_with(victim, name, change):
         (NAMES[1], lambda h: h["weight"].update(dtype="X9"), "of a known dtype, got 'X9'"),
         (NAMES[1], lambda h: h.update(bias=h.pop("weight")), "expected a tensor 'weight'.*none"),
         (NAMES[1], lambda h: h.update(bias=h["weight"]), "to begin at byte 36"),
+        (
+            NAMES[1],
+            lambda h: h["weight"].update(shape=[3, 2**50], data_offsets=[0, 3 * 2**52]),
+            "expected 13510798882111488 bytes of data, got 36",
+        ),
         (NAMES[1], lambda h: h.clear(), "expected 0 bytes of data, got 36"),
         (NAMES[3], lambda h: h.pop("tokens"), "bytes of data"),
         (
