@@ -96,6 +96,8 @@ store.Manifest.files() -> set[str]
 store.Manifest.to_json() -> str
 store.Stored(table: Table, vocabulary: Vocabulary | None, manifest: Manifest)
 store.open_table(path: str | os.PathLike[str]) -> Stored
+store.refuse_existing(path: str | os.PathLike[str]) -> None
+store.storable_dtype(dtype: Any) -> np.dtype[Any]
 store.write_blocks(path: str | os.PathLike[str], blocks: Iterable[NDArray[Any]], *, shape:
     tuple[int, ...], dtype: Any, partition: Partition, vocabulary: Vocabulary | None = None,
     overwrite: bool = False, metadata: Mapping[str, Any] | None = None, progress: Callable[[int,

@@ -11,6 +11,7 @@ from shardwise import (
     OptionError,
     Partition,
     PartitionError,
+    ShardwiseError,
     StoreError,
     Table,
     TableError,
@@ -20,6 +21,7 @@ from shardwise import (
     Vectors,
     Vocabulary,
     convert,
+    store,
 )
 
 NOVELS = Path(__file__).parents[2] / "shared" / "data" / "vectors" / "novels-100d.bin"
@@ -292,3 +294,46 @@ def test_like_the_country(tmp_path):
         assert np.array_equal(vectors.lookup(SENTENCE), wanted)
         assert list(vectors.vocabulary) == tokens
         assert np.array_equal(all_rows(vectors.table), rows)
+
+
+def test_convert_refuses_before_it_reads(tmp_path):
+    source = tmp_path / "a.txt"
+    source.write_text("a 1 2\nb 3 4\n")
+    convert(source, tmp_path / "t")
+    read = []
+    for options in ({}, {"dtype": "int7"}, {"partition": "modulo"}, {"shards": 0}):
+        place = tmp_path / ("u" if options else "t")
+        with pytest.raises(ShardwiseError):
+            convert(source, place, progress=lambda *step: read.append(step), **options)
+    assert not read
+    assert not (tmp_path / "u").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "got"),
+    [
+        ("1 70000", "float16", "70000.0 in row 1"),
+        ("1e39 -1e5", "float8_e5m2", "-100000.0 in row 1"),
+    ],
+)
+def test_values_that_a_dtype_cannot_hold(tmp_path, values, dtype, got):
+    source = tmp_path / "a.txt"
+    source.write_text(f"a inf nan\nb {values}\n")
+    with pytest.raises(OptionError, match=got):
+        convert(source, tmp_path / "t", dtype=dtype)
+    assert not (tmp_path / "t").exists()
+    convert(source, tmp_path / "t", dtype="bfloat16")  # infinities and NaN are values
+
+
+def test_whole_numbers_that_a_dtype_cannot_hold(tmp_path):
+    table = Table.from_array(np.array([[1, 2], [3, 300]]))
+    with pytest.raises(OptionError, match="got 300 in row 1"):
+        store.write_table(tmp_path / "t", table, dtype="int8")
+    store.write_table(tmp_path / "t", table, dtype="int16")
+    assert Table.open(tmp_path / "t")[1].tolist() == [3, 300]
+
+
+def test_too_many_shards_for_files(tmp_path):
+    table = Table.from_shards([np.zeros((0, 2))] * 100_000)
+    with pytest.raises(OptionError, match="99999 shards"):
+        table.save(tmp_path / "t")

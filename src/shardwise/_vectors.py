@@ -197,6 +197,9 @@ def convert(
     Raises:
         FormatError: the file is not what its format promises.
         TableExistsError: there is a table already, and `overwrite` is false.
+        StoreError: the dtype has no form on disk.
+        PartitionError: there is no such partition.
+        OptionError: the dtype cannot hold the values.
 
     Example:
         >>> import pathlib, tempfile, shardwise
@@ -208,6 +211,14 @@ def convert(
         array([[3., 4.],
                [5., 6.]], dtype=float32)
     """
+    # What is sure to fail should not fail after a long file was read.
+    if not overwrite:
+        store.refuse_existing(path)
+    stored = store.storable_dtype("float32" if dtype is None else dtype)
+    if isinstance(partition, Partition):
+        shards = partition.num_shards
+    else:
+        as_partition(partition, 0, shards)
     notify = progress or (lambda stage, done, total: None)
     found = formats.open(
         source,
@@ -217,16 +228,12 @@ def convert(
         unknown=unknown,
         progress=lambda done, total: notify("read", done, total),
     )
-    rows = found.shape[0]
-    cut = as_partition(
-        partition, rows, partition.num_shards if isinstance(partition, Partition) else shards
-    )
     store.write_blocks(
         path,
         found.blocks(),
         shape=found.shape,
-        dtype=found.dtype if dtype is None else dtype,
-        partition=cut,
+        dtype=stored,
+        partition=as_partition(partition, found.shape[0], shards),
         vocabulary=found.vocabulary,
         overwrite=overwrite,
         progress=lambda done, total: notify("write", done, total),

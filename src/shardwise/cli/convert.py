@@ -66,6 +66,7 @@ def convert(
             progress=show,
         )
     rows, width = found.shape
-    print(f"{table}: {rows} rows of {width} {dtype} values in {shards} shards, from {found.format}")
+    pieces = "1 shard" if shards == 1 else f"{shards} shards"
+    print(f"{table}: {rows} rows of {width} {dtype} values in {pieces}, from {found.format}")
     if found.duplicates:
         print(f"{found.duplicates} rows left out: their token had come before")

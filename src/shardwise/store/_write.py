@@ -1,38 +1,24 @@
-"""Writing a table: block by block, and as a whole or not at all.
-
-Data files get names that no older table in the directory has; the table is there when the
-manifest is, which one rename puts in its place. Whoever has the old table open keeps its files.
-"""
+"""Writing a table: block by block, as a whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise._errors import (
-    OptionError,
-    StoreError,
-    TableError,
-    TableExistsError,
-    TableNotFoundError,
-)
+from shardwise._errors import OptionError, TableError
 from shardwise._partition import Partition
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
-from shardwise.store._manifest import NAME, DataFile, Manifest, read_manifest
+from shardwise.store._directory import commit, writing
+from shardwise.store._manifest import DataFile, Manifest
 from shardwise.store._safetensors import make_header, storable_dtype
 
-_MARK = ".shardwise-writing"  # here while a table is written, or after its writer was killed
-_OURS = re.compile(
-    r"(weight-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json\.new"
-)
+_MAX_SHARDS = 99_999
 _BLOCK_BYTES = 16 << 20
 
 
@@ -95,9 +81,14 @@ def write_blocks(
         StoreError: `path` holds something else, another process writes there, or the dtype has no
             form on disk.
         TableError: the blocks do not make a table of this shape.
-        OptionError: rows of floats are to be stored as whole numbers.
+        OptionError: `dtype` cannot hold the values, or there are more than 99,999 shards.
     """
     stored = storable_dtype(dtype)
+    if partition.num_shards > _MAX_SHARDS:
+        raise OptionError(
+            f"expected at most {_MAX_SHARDS} shards on disk, a file each, "
+            f"got {partition.num_shards}"
+        )
     user = _as_metadata(metadata)
     if partition.num_rows != shape[0]:
         raise TableError(f"expected a partition of {shape[0]} rows, got {partition}")
@@ -105,7 +96,7 @@ def write_blocks(
         raise TableError(
             f"expected as many tokens as rows, got {len(vocabulary)} tokens and {shape[0]} rows"
         )
-    with _writing(os.fspath(path), overwrite) as (place, generation):
+    with writing(os.fspath(path), overwrite) as (place, generation):
         shards = [
             _Writer(place, _file_name(f"weight-{k:05d}-of-{partition.num_shards:05d}", generation))
             for k in range(partition.num_shards)
@@ -119,12 +110,7 @@ def write_blocks(
                     f"expected blocks of {shape[0]} rows of shape {shape[1:]} in all, got one of "
                     f"shape {block.shape} after {done} rows"
                 )
-            if "float" in block.dtype.name and "float" not in stored.name:
-                raise OptionError(
-                    f"expected a dtype of floats for rows of {block.dtype}, got {stored}, which "
-                    "would cut off their fractions; float16 or bfloat16 are small"
-                )
-            _deal(block.astype(stored, copy=False), done, partition, shards)
+            _deal(_as_stored(block, stored, done), done, partition, shards)
             done += len(block)
             if progress is not None:
                 progress(done, shape[0])
@@ -143,7 +129,33 @@ def write_blocks(
             generation=generation,
             metadata=user,
         )
-        _commit(place, manifest)
+        commit(place, manifest)
+
+
+def _as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArray[Any]:
+    """Convert rows to what they are stored as, where no value is lost but by rounding."""
+    if block.dtype == stored:
+        return block
+    floats = "float" in block.dtype.name
+    if floats and "float" not in stored.name:
+        raise OptionError(
+            f"expected a dtype of floats for rows of {block.dtype}, got {stored}, which would cut "
+            "off their fractions; float16 or bfloat16 are small"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, with its row
+        cast = block.astype(stored)
+        if floats or "float" in stored.name:
+            lost = np.isfinite(block) & ~np.isfinite(cast)
+        else:
+            lost = cast.astype(block.dtype) != block
+    if lost.any():
+        where = np.argwhere(lost)[0]
+        raise OptionError(
+            f"expected values that {stored} can hold, got {block[tuple(where)]} in row "
+            f"{first + where[0]}; store the rows as {block.dtype}"
+            + (" or bfloat16" if floats else "")
+        )
+    return cast
 
 
 class _Writer:
@@ -208,140 +220,3 @@ def _as_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         raise OptionError(f"expected metadata as an object of JSON, got {error}") from None
     assert isinstance(user, dict)
     return user
-
-
-@contextmanager
-def _writing(path: str, overwrite: bool) -> Iterator[tuple[str, int]]:
-    """Hold the directory while a table is written to it; after a failure it is as it was."""
-    made = _make_directory(path)
-    try:
-        with _mark(path):
-            old = _check_place(path, overwrite)
-            try:
-                yield path, 1 if old is None else old.generation + 1
-            finally:
-                _clean(path, _present(path))
-    except BaseException:
-        if made and _present(path) is None:
-            _remove_empty(path)
-        raise
-
-
-def _make_directory(path: str) -> bool:
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise TableExistsError(
-                f"expected a directory or nothing at {path}, got a file; choose another name"
-            ) from None
-        return False
-    except (FileNotFoundError, NotADirectoryError):
-        raise TableNotFoundError(
-            f"expected a directory to make {path} in, got none; make it first"
-        ) from None
-    return True
-
-
-@contextmanager
-def _mark(path: str) -> Iterator[None]:
-    """The mark of a writer, locked against a second one for as long as this process lives."""
-    where = os.path.join(path, _MARK)
-    before = set(os.listdir(path))
-    if before and NAME not in before and _MARK not in before:
-        raise StoreError(
-            f"expected an empty directory or a table at {path}, got one that holds "
-            f"{sorted(before)[0]!r}; choose another name"
-        )
-    with open(where, "a+", opener=_no_link) as file:
-        _lock(file, where)
-        try:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-        finally:
-            os.unlink(where)
-
-
-def _no_link(path: str, flags: int) -> int:
-    """Open a file, and none that a link leads to: what is cut and written to here is our own."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-def _lock(file: IO[str], where: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # a system without it: two writers are not told apart there
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = os.path.exists(where) and os.path.samestat(os.stat(where), os.fstat(file.fileno()))
-    except BlockingIOError:
-        mine = False
-    if not mine:  # or it was the mark of a writer that finished just now
-        file.seek(0)
-        raise StoreError(
-            f"expected no other writer at {os.path.dirname(where)}, got process "
-            f"{file.read() or '(finishing)'}; wait until it is done"
-        )
-
-
-def _check_place(path: str, overwrite: bool) -> Manifest | None:
-    try:
-        old = _present(path)
-    except StoreError as error:  # to replace it would be to remove files that may be saved yet
-        raise StoreError(
-            f"expected no table, or one that can be read, at {path}: {error}; to give it up, "
-            "remove the directory first"
-        ) from None
-    if old is not None and not overwrite:
-        raise TableExistsError(
-            f"expected no table at {path}, got one of {old.shape[0]} rows; choose another name, "
-            "or pass overwrite=True (on the command line: --overwrite)"
-        )
-    _clean(path, old)  # what a killed writer left
-    return old
-
-
-def _present(path: str) -> Manifest | None:
-    try:
-        return read_manifest(path)
-    except TableNotFoundError:
-        return None
-
-
-def _clean(path: str, keep: Manifest | None) -> None:
-    """Remove the data files of tables that are not, or not any more, the one in the manifest."""
-    kept = set() if keep is None else keep.files()
-    for name in os.listdir(path):
-        if _OURS.fullmatch(name) and name not in kept:
-            os.unlink(os.path.join(path, name))
-
-
-def _remove_empty(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except OSError:  # somebody put something else there meanwhile: it is theirs
-        return
-
-
-def _commit(path: str, manifest: Manifest) -> None:
-    fresh = os.path.join(path, f"{NAME}.new")
-    with open(fresh, "w", encoding="utf-8") as file:
-        file.write(manifest.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_directory(path)  # the data files' names are durable before the manifest tells them
-    os.replace(fresh, os.path.join(path, NAME))
-    _sync_directory(path)
-
-
-def _sync_directory(path: str) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""The directory of a table while it is written: held by one writer, and whole before and after.
+
+Data files get names that no older table in the directory has; the table is there when the
+manifest is, which one rename puts in its place. Whoever has the old table open keeps its files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from shardwise._errors import StoreError, TableExistsError, TableNotFoundError
+from shardwise.store._manifest import NAME, Manifest, read_manifest
+
+_MARK = ".shardwise-writing"  # here while a table is written, or after its writer was killed
+_OURS = re.compile(
+    r"(weight-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json\.new"
+)
+
+
+@contextmanager
+def writing(path: str, overwrite: bool) -> Iterator[tuple[str, int]]:
+    """Hold the directory while a table is written to it; after a failure it is as it was."""
+    made = _make_directory(path)
+    try:
+        with _mark(path):
+            old = _check_place(path, overwrite)
+            try:
+                yield path, 1 if old is None else old.generation + 1
+            finally:
+                _clean(path, _present(path))
+    except BaseException:
+        if made and _present(path) is None:
+            _remove_empty(path)
+        raise
+
+
+def _make_directory(path: str) -> bool:
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise TableExistsError(
+                f"expected a directory or nothing at {path}, got a file; choose another name"
+            ) from None
+        return False
+    except (FileNotFoundError, NotADirectoryError):
+        raise TableNotFoundError(
+            f"expected a directory to make {path} in, got none; make it first"
+        ) from None
+    return True
+
+
+@contextmanager
+def _mark(path: str) -> Iterator[None]:
+    """The mark of a writer, locked against a second one for as long as this process lives."""
+    where = os.path.join(path, _MARK)
+    before = set(os.listdir(path))
+    if before and NAME not in before and _MARK not in before:
+        raise StoreError(
+            f"expected an empty directory or a table at {path}, got one that holds "
+            f"{sorted(before)[0]!r}; choose another name"
+        )
+    with open(where, "a+", opener=_no_link) as file:
+        _lock(file, where)
+        try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+        finally:
+            os.unlink(where)
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, and none that a link leads to: what is cut and written to here is our own."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _lock(file: IO[str], where: str) -> None:
+    try:
+        import fcntl
+    except ImportError:  # a system without it: two writers are not told apart there
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.path.exists(where) and os.path.samestat(os.stat(where), os.fstat(file.fileno()))
+    except BlockingIOError:
+        mine = False
+    if not mine:  # or it was the mark of a writer that finished just now
+        file.seek(0)
+        raise StoreError(
+            f"expected no other writer at {os.path.dirname(where)}, got process "
+            f"{file.read() or '(finishing)'}; wait until it is done"
+        )
+
+
+def _check_place(path: str, overwrite: bool) -> Manifest | None:
+    try:
+        old = _present(path)
+    except StoreError as error:  # to replace it would be to remove files that may be saved yet
+        raise StoreError(
+            f"expected no table, or one that can be read, at {path}: {error}; to give it up, "
+            "remove the directory first"
+        ) from None
+    if old is not None and not overwrite:
+        raise _exists(path, old)
+    _clean(path, old)  # what a killed writer left
+    return old
+
+
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """Refuse a directory that holds a table: before long work, which would end in the same.
+
+    Raises:
+        TableExistsError: it holds one.
+    """
+    old = _present(os.fspath(path))
+    if old is not None:
+        raise _exists(os.fspath(path), old)
+
+
+def _exists(path: str, old: Manifest) -> TableExistsError:
+    return TableExistsError(
+        f"expected no table at {path}, got one of {old.shape[0]} rows; choose another name, "
+        "or pass overwrite=True (on the command line: --overwrite)"
+    )
+
+
+def _present(path: str) -> Manifest | None:
+    try:
+        return read_manifest(path)
+    except TableNotFoundError:
+        return None
+
+
+def _clean(path: str, keep: Manifest | None) -> None:
+    """Remove the data files of tables that are not, or not any more, the one in the manifest."""
+    kept = set() if keep is None else keep.files()
+    for name in os.listdir(path):
+        if _OURS.fullmatch(name) and name not in kept:
+            os.unlink(os.path.join(path, name))
+
+
+def _remove_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:  # somebody put something else there meanwhile: it is theirs
+        return
+
+
+def commit(path: str, manifest: Manifest) -> None:
+    fresh = os.path.join(path, f"{NAME}.new")
+    with open(fresh, "w", encoding="utf-8") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_directory(path)  # the data files' names are durable before the manifest tells them
+    os.replace(fresh, os.path.join(path, NAME))
+    _sync_directory(path)
+
+
+def _sync_directory(path: str) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
