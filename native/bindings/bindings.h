@@ -1,9 +1,33 @@
 #pragma once
-// One function per core file; module.cpp calls them in order.
+// One function per core file, which module.cpp calls in order; and what they share.
 
 #include <nanobind/nanobind.h>
 
+#include <chrono>
+#include <thread>
+
 namespace shardwise {
+
+/// Lets go of the GIL for the rest of a block. A daemon thread may ask for it back when Python has ended: up
+/// to 3.13 CPython answers by unwinding the thread's stack, which a destructor would turn into an abort of
+/// the process. Such a thread sleeps here instead, as it would in 3.14.
+class ReleasedGil {
+public:
+    ReleasedGil() : state_(PyEval_SaveThread()) {}
+    ~ReleasedGil() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;)
+                std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    ReleasedGil(const ReleasedGil &) = delete;
+    ReleasedGil &operator=(const ReleasedGil &) = delete;
+
+private:
+    PyThreadState *state_;
+};
 
 void register_gather(nanobind::module_ &m);
 void register_memory(nanobind::module_ &m);

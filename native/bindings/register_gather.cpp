@@ -110,7 +110,7 @@ public:
         task.zero_row = zeros.data();
         if (!owned &&
             task.out_of_range == OutOfRange::error) { // the caller's array stays as it is after an error
-            const nb::gil_scoped_release free;
+            const ReleasedGil free;
             const std::size_t bad =
                 find_out_of_range(task.ids, task.id_type, task.count, task.partition.num_rows);
             if (bad != all_in_range)
@@ -134,7 +134,7 @@ private:
         std::size_t bad = all_in_range;
         // Rows of a file may have to be read from disk first, however few they are.
         if (mapped_ || task.count * task.row_bytes >= release_bytes) {
-            const nb::gil_scoped_release free;
+            const ReleasedGil free;
             bad = gather(task);
         } else {
             bad = gather(task);

@@ -17,7 +17,7 @@ using Places = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::
 std::size_t locate_ids(const Partition &partition, const Ids &ids, const Places &shards, const Places &rows) {
     if (shards.shape(0) != ids.shape(0) || rows.shape(0) != ids.shape(0))
         throw nb::value_error("ids, shards and rows must have one length");
-    const nb::gil_scoped_release free;
+    const ReleasedGil free;
     return partition.locate(ids.data(), ids.shape(0), shards.data(), rows.data());
 }
 

@@ -33,7 +33,7 @@ const char *text_of(const Bytes &data) {
 }
 
 template <class F> auto without_gil(F &&work) {
-    const nb::gil_scoped_release free;
+    const ReleasedGil free;
     return work();
 }
 
@@ -68,7 +68,7 @@ Index binary_index(const Bytes &data, std::size_t begin, std::size_t dim, std::s
 template <auto read> void read_rows(const Bytes &data, const Positions &starts, const NewRows &out) {
     if (starts.shape(0) != out.shape(0))
         throw nb::value_error("expected one row of out for each start");
-    const nb::gil_scoped_release free;
+    const ReleasedGil free;
     read(text_of(data), data.shape(0), starts.data(), starts.shape(0), out.shape(1), out.data(),
          out.shape(1));
 }

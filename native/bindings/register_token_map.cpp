@@ -33,7 +33,7 @@ void unjoin(const nb::bytes &joined, const NewBytes &data, const NewIds &offsets
         throw nb::value_error(
             "expected at least one token, one NUL between each two, and data as long as the tokens");
     const auto *const bytes = static_cast<const std::uint8_t *>(joined.data());
-    const nb::gil_scoped_release free;
+    const ReleasedGil free;
     unjoin_tokens(bytes, joined.size(), count, data.data(), offsets.data());
 }
 
@@ -41,7 +41,7 @@ std::size_t build(const Bytes &data, const Offsets &offsets, const NewSlots &slo
     const Tokens tokens = tokens_of(data, offsets);
     if (first_of.shape(0) != tokens.count)
         throw nb::value_error("expected one entry of first_of for each token");
-    const nb::gil_scoped_release free;
+    const ReleasedGil free;
     return build_token_map(tokens, slots.data(), slots.shape(0), first_of.data());
 }
 
@@ -55,7 +55,7 @@ void find(const Bytes &data, const Offsets &offsets, const Slots &slots, const B
     const Tokens tokens = tokens_of(wanted, wanted_offsets);
     if (ids.shape(0) != tokens.count)
         throw nb::value_error("expected one id for each token");
-    const nb::gil_scoped_release free;
+    const ReleasedGil free;
     find_tokens(map, tokens, ids.data());
 }
 

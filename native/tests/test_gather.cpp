@@ -331,6 +331,8 @@ template <class T> void test_ids_of_type() {
     CHECK(find_out_of_range(ids.data(), type_of<T>(), ids.size(), 0) == 0);
     CHECK(find_out_of_range(ids.data(), type_of<T>(), 0, 0) == all_in_range);
     for (std::size_t i = 0; i < ids.size(); ++i) {
+        const bool within = inside(ids[i], num_rows);
+        CHECK(find_out_of_range(&ids[i], type_of<T>(), 1, num_rows) == (within ? all_in_range : 0));
         const Id id = id_at(ids.data(), type_of<T>(), i);
         CHECK(id.negative == (ids[i] < 0));
         CHECK(static_cast<T>(id.bits) == ids[i]);
@@ -573,7 +575,8 @@ void test_clip_random() {
 }
 
 template <class T>
-std::vector<T> clip_values(const std::vector<T> &row, double max_norm, GatherKernel kernel) {
+std::vector<T> clip_values(const std::vector<T> &row, double max_norm, GatherKernel kernel,
+                           Element halves = Element::float16) {
     const std::int64_t id = 0;
     const Partition partition = Partition::mod(1, 1);
     const Shard shard{reinterpret_cast<const std::byte *>(row.data()), 0};
@@ -585,7 +588,7 @@ std::vector<T> clip_values(const std::vector<T> &row, double max_norm, GatherKer
     task.ids = &id;
     task.count = 1;
     task.out = reinterpret_cast<std::byte *>(out.data());
-    task.element = sizeof(T) == 4 ? Element::float32 : sizeof(T) == 8 ? Element::float64 : Element::float16;
+    task.element = sizeof(T) == 4 ? Element::float32 : sizeof(T) == 8 ? Element::float64 : halves;
     task.max_norm = max_norm;
     CHECK(kernel(task, 0, 1, Traffic::cached) == all_in_range);
     return out;
@@ -614,6 +617,14 @@ void test_clip_by_hand() {
                std::vector<std::uint16_t>{0x4200, 0xc400}));
         CHECK((clip_values<std::uint16_t>({0x7bff, 0x7bff}, 65504 * std::sqrt(0.5), kernel) ==
                std::vector<std::uint16_t>{0x77ff, 0x77ff}));
+        // Halfway between two numbers, to the even one: a row of 2 becomes the norm itself.
+        using Halves = std::vector<std::uint16_t>;
+        CHECK((clip_values<std::uint16_t>({0x4000}, 1 + 0x1p-11, kernel) == Halves{0x3c00}));
+        CHECK((clip_values<std::uint16_t>({0x4000}, 1 + 0x3p-11, kernel) == Halves{0x3c02}));
+        CHECK(
+            (clip_values<std::uint16_t>({0x4000}, 1 + 0x1p-8, kernel, Element::bfloat16) == Halves{0x3f80}));
+        CHECK(
+            (clip_values<std::uint16_t>({0xc000}, 1 + 0x3p-8, kernel, Element::bfloat16) == Halves{0xbf82}));
         // To subnormal numbers: 2^-14 becomes 2^-15 and 2^-24 becomes half of itself, to even: 0.
         CHECK((clip_values<std::uint16_t>({0x0400}, 0x1p-15, kernel) == std::vector<std::uint16_t>{0x0200}));
         CHECK((clip_values<std::uint16_t>({0x0001}, 0x1p-25, kernel) == std::vector<std::uint16_t>{0x0000}));
