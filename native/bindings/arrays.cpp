@@ -81,7 +81,7 @@ nb::object new_array(nb::handle dtype, std::span<const std::intptr_t> lead,
             overflow |= __builtin_mul_overflow(bytes, static_cast<std::size_t>(length), &bytes);
         }
     }
-    Py_INCREF(dtype.ptr());                          // PyArray_NewFromDescr takes a reference for itself
+    Py_INCREF(dtype.ptr());                    // PyArray_NewFromDescr takes a reference for itself
     if (overflow || bytes < block_threshold) { // NumPy says what is wrong with a size that cannot be
         return nb::steal(
             PyArray_NewFromDescr(&PyArray_Type, descr, rank, dims.data(), nullptr, nullptr, 0, nullptr));
