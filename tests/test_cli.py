@@ -415,7 +415,12 @@ def test_ctrl_c_leaves_what_was_there(home, large, files, there):
     out = "t" if there else "new"
     before = sorted(os.listdir("t"))
     options = ("--shards", 1500, "--overwrite")
-    process = start("convert", large, out, *options)
+    # A shell may have started us in the background, with Ctrl-C ignored: the child would inherit it.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = start("convert", large, out, *options)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     pattern = "weight-*.2.safetensors" if there else "weight-*"
     end = time.monotonic() + 60
     while len(list(Path(out).glob(pattern))) < files:

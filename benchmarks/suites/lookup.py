@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     yield other_shards(setting, array, ids)
     for count in (1, 32, 1024):
         yield small_call(setting, array, ids[:count])
+        yield new_ids(array, ids, count)
     few = rng.random((100_000, 100), dtype=np.float32)
     for count in (1, 32, 1024):
         yield small_call(setting, few, rng.integers(0, len(few), count))
@@ -163,13 +164,25 @@ def small_call(setting: Setting, array: Floats, ids: Ids) -> Case:
     lineup.ours(OURS, "table.lookup(ids)", table=shardwise.Table.from_array(array), ids=ids)
     lineup.numpy(array, ids)
     lineup.torch(setting.peers, array, ids)
-    target = {
-        1: Target(OURS, NUMPY, at_most=1.3),
-        32: Target(NUMPY, OURS, at_least=1),
-        1024: Target(NUMPY, OURS, at_least=2),
-    }
     note = "The same ids in every call, so the rows are in the caches."
-    return lineup.case(titled("small call", array, ids), OURS, [target[len(ids)]], note)
+    return lineup.case(titled("small call", array, ids), OURS, [small_target(len(ids))], note)
+
+
+def small_target(count: int) -> Target:
+    if count == 1:
+        return Target(OURS, NUMPY, at_most=1.3)
+    return Target(NUMPY, OURS, at_least=1 if count == 32 else 2)
+
+
+def new_ids(array: Floats, ids: Ids, count: int) -> Case:
+    """Compare small calls as a server sees them: other ids each time, so rows come from memory."""
+    batches = [ids[k * count : (k + 1) * count] for k in range(min(1000, len(ids) // count))]
+    lineup = Lineup(array[batches[0]])  # what each contender's first call answers: it is checked
+    table = shardwise.Table.from_array(array)
+    lineup.ours(OURS, "table.lookup(new())", table=table, new=cycle(batches).__next__)
+    lineup.peer(NUMPY, "array[new()]", array=array, new=cycle(batches).__next__)
+    title = titled("small call, new ids each time", array, batches[0])
+    return lineup.case(title, OURS, [small_target(count)], "The rows are not in the caches.")
 
 
 def plain(setting: Setting, what: str, array: Floats, ids: NDArray[Any]) -> Case:

@@ -91,7 +91,9 @@ nb::object new_array(nb::handle dtype, std::span<const std::intptr_t> lead,
         *block = acquire_block(bytes);
     } catch (const std::bad_alloc &) {
         Py_DECREF(dtype.ptr());
-        throw;
+        PyErr_Format(PyExc_MemoryError, "cannot allocate %zu bytes for the rows; look fewer up at once",
+                     bytes);
+        throw nb::python_error();
     }
     void *const data = block->data;
     if (fresh != nullptr)

@@ -167,15 +167,15 @@ private:
 // where the threads are gone and the mutex may be held by one of them.
 std::atomic<Pool *> current_pool{nullptr};
 
+#if !defined(_WIN32)
+// When the library is loaded: at first use, another thread could fork in the middle of it.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
+#endif
+
 Pool &pool() {
     Pool *existing = current_pool.load(std::memory_order_acquire);
     if (existing != nullptr)
         return *existing;
-#if !defined(_WIN32)
-    static const int registered = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
-    if (registered != 0)
-        throw std::bad_alloc();
-#endif
     auto fresh = std::make_unique<Pool>();
     if (current_pool.compare_exchange_strong(existing, fresh.get()))
         return *fresh.release();

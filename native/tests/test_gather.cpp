@@ -183,7 +183,7 @@ void test_every_kernel() {
         for (const Strategy strategy : strategies) {
             for (const Layout layout : layouts) {
                 const Shards table(make_partition(strategy, 23, 5), bytes, layout);
-                const std::vector<std::int64_t> ids = random_ids(70, 23);
+                const std::vector<std::int64_t> ids = random_ids(150, 23);
                 for (const GatherKernel kernel : levels) {
                     for (const Traffic traffic : {Traffic::cached, Traffic::large, Traffic::stream}) {
                         const bool stream = traffic == Traffic::stream;
@@ -212,7 +212,7 @@ void test_every_count() {
             for (const Traffic traffic : {Traffic::cached, Traffic::large, Traffic::stream}) {
                 if (traffic == Traffic::stream && bytes % 16 != 0)
                     continue;
-                for (std::size_t count = 0; count <= 150; ++count) {
+                for (std::size_t count = 0; count <= 300; ++count) {
                     const std::vector<std::int64_t> ids = random_ids(count, 19);
                     const std::size_t begin = below(count + 1);
                     const std::size_t end = begin + below(count - begin + 1);
