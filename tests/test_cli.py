@@ -415,7 +415,7 @@ def test_ctrl_c_leaves_what_was_there(home, large, files, there):
     out = "t" if there else "new"
     before = sorted(os.listdir("t"))
     options = ("--shards", 1500, "--overwrite")
-    # A shell may have started us in the background, with Ctrl-C ignored: the child would inherit it.
+    # A shell that started us in the background had us ignore Ctrl-C: a child would inherit that.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = start("convert", large, out, *options)
