@@ -250,15 +250,9 @@ class Table:
         clip_later = limit < NO_LIMIT and not clips_in_kernel(self._dtype)
         if out is not None:
             self._check_out(out, ids)
-        direct = out is not None and out.flags.carray and not clip_later
+        direct = out is not None and out.flags.carray
         try:
-            rows = self._rows.lookup_into(
-                ids,
-                out if direct else None,
-                policy,
-                default_row,
-                NO_LIMIT if clip_later else limit,
-            )
+            rows = self._rows.lookup_into(ids, out if direct else None, policy, default_row, limit)
         except _native.OutOfRangeId as error:
             raise self._out_of_range(ids, error) from None
         if clip_later and rows.size:
