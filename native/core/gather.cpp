@@ -82,8 +82,12 @@ Id id_at(const void *ids, IdType type, std::size_t position) {
     });
 }
 
+GatherKernel gather_kernel(std::size_t level) {
+    return kernels[level];
+}
+
 std::size_t gather(const Gather &task) {
-    const GatherKernel kernel = kernels[level()];
+    const GatherKernel kernel = gather_kernel(level());
     const std::size_t row_bytes = std::max<std::size_t>(task.row_bytes, 1);
     Traffic traffic = task.count > large_bytes / row_bytes ? Traffic::large : Traffic::cached;
     // A plain store reads the line that it overwrites: a third of the traffic of a large lookup. Pages that

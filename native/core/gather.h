@@ -66,4 +66,7 @@ enum class Traffic : std::uint8_t { cached, large, stream };
 /// be multiples of 16, and rows that are only copied.
 using GatherKernel = std::size_t (*)(const Gather &task, std::size_t begin, std::size_t end, Traffic traffic);
 
+/// The kernel of a level, an index into `level_names` that is less than supported_levels().
+GatherKernel gather_kernel(std::size_t level);
+
 } // namespace shardwise

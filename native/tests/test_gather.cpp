@@ -12,26 +12,6 @@
 #include "core/cpu.h"
 #include "core/threads.h"
 
-namespace shardwise {
-#if defined(__x86_64__) || defined(_M_X64)
-namespace x86_64 {
-std::size_t gather(const Gather &, std::size_t, std::size_t, Traffic);
-}
-namespace x86_64_v3 {
-std::size_t gather(const Gather &, std::size_t, std::size_t, Traffic);
-}
-namespace x86_64_v4 {
-std::size_t gather(const Gather &, std::size_t, std::size_t, Traffic);
-}
-static constexpr GatherKernel kernels[] = {x86_64::gather, x86_64_v3::gather, x86_64_v4::gather};
-#else
-namespace baseline {
-std::size_t gather(const Gather &, std::size_t, std::size_t, Traffic);
-}
-static constexpr GatherKernel kernels[] = {baseline::gather};
-#endif
-} // namespace shardwise
-
 using namespace shardwise;
 
 namespace {
@@ -43,7 +23,10 @@ std::size_t below(std::size_t bound) {
 }
 
 std::vector<GatherKernel> all_kernels() {
-    return {std::begin(kernels), std::begin(kernels) + supported_levels()};
+    std::vector<GatherKernel> kernels;
+    for (std::size_t k = 0; k < supported_levels(); ++k)
+        kernels.push_back(gather_kernel(k));
+    return kernels;
 }
 
 void fill(std::byte *bytes, std::size_t count) {
