@@ -3,6 +3,7 @@
 from shardwise._errors import FormatError as FormatError
 from shardwise._errors import IdOutOfRangeError as IdOutOfRangeError
 from shardwise._errors import IdTypeError as IdTypeError
+from shardwise._errors import MissingLibraryError as MissingLibraryError
 from shardwise._errors import OptionError as OptionError
 from shardwise._errors import OutputError as OutputError
 from shardwise._errors import PartitionError as PartitionError

@@ -53,6 +53,10 @@ class FormatError(ShardwiseError, ValueError):
     """A file is not what its format promises; the message says where and what was expected."""
 
 
+class MissingLibraryError(ShardwiseError, ImportError):
+    """A library that this needs is not installed; the message has the line that installs it."""
+
+
 class StoreError(ShardwiseError, ValueError):
     """A table directory is missing, broken, or newer than this version of shardwise."""
 

@@ -1,5 +1,6 @@
 """Readers of foreign files of vectors, one module for each format: `open` finds out which it is."""
 
+from shardwise.formats._open import FORMATS as FORMATS
 from shardwise.formats._open import open as open
 from shardwise.formats._source import Progress as Progress
 from shardwise.formats._source import Source as Source

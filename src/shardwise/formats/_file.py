@@ -22,16 +22,20 @@ BOM = b"\xef\xbb\xbf"
 _FOREIGN = tuple(
     (re.compile(magic, re.DOTALL), kind, advice)
     for magic, kind, advice in (
-        (rb"\x1f\x8b", "gzip data", "decompress it first: gzip -dk FILE"),
-        (rb"BZh[1-9]1AY&SY", "bzip2 data", "decompress it first: bzip2 -dk FILE"),
-        (rb"\xfd7zXZ\x00", "xz data", "decompress it first: xz -dk FILE"),
-        (rb"\x28\xb5\x2f\xfd", "zstandard data", "decompress it first: zstd -dk FILE"),
-        (rb"PK\x03\x04", "a zip archive", "unpack it first: unzip FILE"),
-        (rb"\xba\x16\x4f\x2f", "a fastText model", "read its .vec file instead"),
-        (rb"FiFu\x00", "a finalfusion file", "convert it to word2vec or text first"),
         (rb"SQLite format 3\x00", "an SQLite database", "export its vectors as text first"),
-        (rb"\x93NUMPY", "a NumPy array", "load it with numpy.load"),
         (rb"\xff\xfe|\xfe\xff", "UTF-16 text", "convert it first: iconv -f UTF-16 -t UTF-8 FILE"),
+        (
+            rb"\x80[\x02-\x05].{0,400}gensim",
+            "a gensim model, a pickle, which could run any program",
+            "export it where it came from: "
+            'KeyedVectors.load("FILE").save_word2vec_format("FILE.bin", binary=True)',
+        ),
+        (
+            rb"\x80[\x02-\x05](?!\x8a\nl\xfc\x9cF)",
+            "a pickle, which could run any program",
+            "export it where it came from",
+        ),
+        (rb"\x89HDF\r\n", "an HDF5 file", "save the weights with numpy.save"),
         (rb"version https://git-lfs", "a pointer of Git LFS", "fetch the file: git lfs pull"),
     )
 )
@@ -51,6 +55,12 @@ class File:
 
     def error(self, message: object) -> FormatError:
         return FormatError(f"{self.path}: {message}")
+
+    def refuse_foreign(self) -> None:
+        """Raise FormatError for a file of a kind that is not read here, with what to do."""
+        for magic, kind, advice in _FOREIGN:
+            if magic.match(self.bytes):
+                raise self.error(f"expected a file of vectors, got {kind}; {advice}")
 
     def line_end(self, begin: int, most: int) -> int:
         """Where the line at `begin` ends, or `most` bytes of it."""
@@ -78,11 +88,7 @@ def map_file(path: StrPath) -> File:
         mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
-    file = File(name, mapped, np.frombuffer(mapped, np.uint8))
-    for magic, kind, advice in _FOREIGN:
-        if magic.match(mapped):
-            raise file.error(f"expected vectors in text or word2vec form, got {kind}; {advice}")
-    return file
+    return File(name, mapped, np.frombuffer(mapped, np.uint8))
 
 
 def text_begin(file: File) -> int:

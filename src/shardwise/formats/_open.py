@@ -2,65 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import os
+from collections.abc import Callable
+from typing import TypeAlias
 
-import numpy as np
-
-from shardwise import _native
 from shardwise._errors import OptionError
-from shardwise.formats import glove, word2vec
-from shardwise.formats._file import File, StrPath, map_file, text_begin
-from shardwise.formats._source import Progress, Source, positive
-from shardwise.formats._text import LONG_LINE, first_fields, is_number, refuse_sparse
+from shardwise.formats import (
+    arrow,
+    fasttext,
+    finalfusion,
+    glove,
+    numpy,
+    safetensors,
+    tensorflow,
+    torch,
+    word2vec,
+)
+from shardwise.formats._compressed import unpacked
+from shardwise.formats._file import File, StrPath, map_file
+from shardwise.formats._source import Options, Progress, Source, positive
 
-Format: TypeAlias = Literal["word2vec", "word2vec-text", "word2vec-binary", "glove"]
+Opener: TypeAlias = Callable[[File, Options], Source]
+Detector: TypeAlias = Callable[[File], bool]
 
-_READERS = {
-    "word2vec-text": word2vec.open_text,
-    "word2vec-binary": word2vec.open_binary,
-    "glove": glove.open_text,
+# In the order in which they are asked: those that know themselves by their first or last bytes,
+# then word2vec, which has a header in words, then GloVe, which has nothing.
+_FORMATS: dict[str, tuple[Detector, Opener]] = {
+    "npy": (numpy.is_npy, numpy.open_npy),
+    "npz": (numpy.is_npz, numpy.open_npz),
+    "torch": (torch.is_state_dict, torch.open_state_dict),
+    "safetensors": (safetensors.is_file, safetensors.open_file),
+    "safetensors-index": (safetensors.is_index, safetensors.open_index),
+    "parquet": (arrow.is_parquet, arrow.open_parquet),
+    "arrow": (arrow.is_arrow, arrow.open_arrow),
+    "tensorflow": (tensorflow.is_index, tensorflow.open_checkpoint),
+    "fasttext": (fasttext.is_model, fasttext.open_model),
+    "finalfusion": (finalfusion.is_file, finalfusion.open_file),
+    "word2vec-binary": (word2vec.is_binary, word2vec.open_binary),
+    "word2vec-text": (word2vec.is_text, word2vec.open_text),
+    "glove": (glove.is_text, glove.open_text),
 }
+FORMATS = tuple(_FORMATS)
 
 
 def open(
     path: StrPath,
     *,
-    format: Format | None = None,
+    format: str | None = None,
     limit: int | None = None,
     dim: int | None = None,
     unknown: str | None = None,
+    tensor: str | None = None,
+    tokens: str | None = None,
     progress: Progress | None = None,
 ) -> Source:
-    """Open a file of vectors: word2vec (text or binary), fastText's .vec, or GloVe's text.
+    """Open a file of vectors, in any of `FORMATS`, plain or compressed (gzip, bzip2, xz, zstd).
 
-    The file is mapped; this call reads where the rows are and what their tokens are, the values
-    are read when the source is asked for them. Lines of text are cut at spaces (or tabs) alone and
-    the values are the last fields, so a token may have spaces inside, be empty, or be invalid
-    UTF-8. A byte order mark is skipped. Where a token comes again, its first row counts.
+    What can be mapped is mapped: this call reads where the rows are and what their tokens are, the
+    values are read when the source is asked for them. A compressed file is unpacked to a temporary
+    file first (in ``TMPDIR``), which has no name and goes when the source does.
+
+    Lines of text are cut at spaces (or tabs) alone and the values are the last fields, so a token
+    may have spaces inside, be empty, or be invalid UTF-8. A byte order mark is skipped. Where a
+    token comes again, its first row counts.
 
     Args:
-        path: the file.
-        format: None looks into the file; "word2vec" leaves open whether it is text or binary.
+        path: the file; for a TensorFlow checkpoint its prefix or its `.index`, for safetensors
+            also a directory with a `model.safetensors` or its index.
+        format: one of `FORMATS`, or "word2vec", which leaves open whether it is text or binary;
+            None looks into the file.
         limit: read the first `limit` rows only, and say nothing about what follows.
         dim: the number of values a row; found out by default.
         unknown: the token that stands for tokens that the file does not have.
+        tensor: the name of the tensor, array, variable or column that holds the rows, where the
+            file has several; found by its shape and the usual names by default.
+        tokens: the name of the array or column that holds the tokens, likewise.
         progress: called with (bytes done, bytes in all) while the file is indexed.
 
     Raises:
         FormatError: the file is not what it promises; the message says where.
         OptionError: an option cannot have this value, or `unknown` is not a token of the file.
+        MissingLibraryError: the format needs a library that is not installed; it says which.
         OSError: the file cannot be opened.
     """
-    limit, dim = positive("limit", limit), positive("dim", dim)
-    if format not in (None, "word2vec", *_READERS):
-        known = ", ".join(map(repr, ("word2vec", *_READERS)))
+    if format not in (None, "word2vec", *_FORMATS):
+        known = ", ".join(map(repr, ("word2vec", *_FORMATS)))
         raise OptionError(f"expected format to be one of {known}, or None, got {format!r}")
-    file = map_file(path)
-    form = detect(file) if format is None else format
-    if form == "word2vec":
-        header = word2vec.read_header(file)
-        form = "word2vec-text" if header is None or _is_text(file, header[2]) else "word2vec-binary"
-    return _READERS[form](file, limit=limit, dim=dim, unknown=unknown, progress=progress)
+    options = Options(
+        positive("limit", limit), positive("dim", dim), unknown, tensor, tokens, progress
+    )
+    file = unpacked(map_file(_the_file(path)), options)
+    if format == "word2vec":
+        format = "word2vec-binary" if word2vec.is_binary(file) else "word2vec-text"
+    return _FORMATS[detect(file) if format is None else format][1](file, options)
 
 
 def detect(file: File) -> str:
@@ -69,33 +103,19 @@ def detect(file: File) -> str:
     Raises:
         FormatError: it is none that is known.
     """
-    header = word2vec.read_header(file)
-    if header is None or _is_glove_row(file, *header):
-        fields = first_fields(file, text_begin(file))
-        refuse_sparse(file, text_begin(file))
-        if len(fields) < 2 or not is_number(fields[-1]):
-            raise file.error(
-                "expected word2vec's header or a line with a token and its values, got "
-                f"{file.bytes[:40]!r}; pass format= if this is a file of vectors"
-            )
-        return "glove"
-    refuse_sparse(file, header[2])
-    return "word2vec-text" if _is_text(file, header[2]) else "word2vec-binary"
+    file.refuse_foreign()
+    for form, (is_it, _) in _FORMATS.items():
+        if is_it(file):
+            return form
+    raise file.error(
+        "expected word2vec's header or a line with a token and its values, got "
+        f"{file.bytes[:40]!r}; pass format= if this is a file of vectors"
+    )
 
 
-def _is_glove_row(file: File, rows: int, dim: int, begin: int) -> bool:
-    """Whether what looks like a header is the first row of one-value vectors: so is the next."""
-    fields = first_fields(file, begin)
-    if len(fields) != 2 or not is_number(fields[1]):
-        return False
-    text = file.data[begin : _native.text_end(file.data)]
-    return dim != 1 or int(np.count_nonzero(text == ord("\n"))) + 1 != rows
-
-
-def _is_text(file: File, begin: int) -> bool:
-    """Whether the first row is text: what follows its token is mostly numbers."""
-    values = first_fields(file, begin)[1:]
-    if values:
-        return 2 * sum(map(is_number, values)) >= len(values)
-    # The line ends after its token. Binary values may begin with a newline, but after a space.
-    return file.bytes[begin : file.line_end(begin, LONG_LINE)][-1:] != b" "
+def _the_file(path: StrPath) -> str:
+    """The file that opens what several files hold: a checkpoint, a directory of safetensors."""
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        return safetensors.file_of(name) or tensorflow.file_of(name) or name
+    return name if os.path.exists(name) else tensorflow.file_of(name) or name

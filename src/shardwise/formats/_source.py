@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
 from shardwise._errors import OptionError
+from shardwise._partition import Partition
 from shardwise._vocabulary import Vocabulary, build_slots
 from shardwise.formats._file import File
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with (bytes done, bytes in all) while a file is indexed."""
+
+RowReader: TypeAlias = Callable[[int, int], NDArray[Any]]
+"""Reads the rows [begin, end), which are in range; the array may be a view of the file."""
 
 Reader: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.float32]], None]
 """Fills rows of its second argument from the positions in the first."""
@@ -26,18 +31,32 @@ INDEX_BYTES = 64 << 20  # of a file between two looks at Ctrl-C
 _FIRST_INDEX_BYTES = 1 << 20  # a small limit should not read much
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of a reader; `open` says what each means."""
+
+    limit: int | None = None
+    dim: int | None = None
+    unknown: str | None = None
+    tensor: str | None = None
+    tokens: str | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Source:
     r"""An opened file of vectors: its tokens are read, its values are read on demand.
 
-    Row `i` belongs to the token with id `i`. Values are `float32`.
-
     Attributes:
         path: the file.
-        format: `"word2vec-text"`, `"word2vec-binary"` or `"glove"`.
-        shape: (rows, values a row), without repeated tokens.
-        vocabulary: the tokens in the order of their rows.
+        format: one of the names in `shardwise.formats.FORMATS`.
+        shape: the shape of the whole, rows first, without the rows of repeated tokens.
+        dtype: the dtype of the rows.
+        vocabulary: the tokens, token `i` the one of row `i`; rows after the last token have none.
+            None where the file has no tokens.
         duplicates: how many rows were left out because their token had come before.
+        partition: how the file itself cuts the rows, or None.
+        metadata: what else the file says, as a JSON object; a table made of it keeps it.
 
     Example:
         >>> import pathlib, tempfile
@@ -56,46 +75,38 @@ class Source:
 
     path: str
     format: str
-    shape: tuple[int, int]
-    vocabulary: Vocabulary
-    duplicates: int
-    _file: File = field(repr=False)
-    _starts: NDArray[np.int64] = field(repr=False)
-    _reader: Reader = field(repr=False)
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    vocabulary: Vocabulary | None = None
+    duplicates: int = 0
+    partition: Partition | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    _rows: RowReader = field(repr=False)
 
-    @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """The dtype of the rows: float32."""
-        return np.dtype(np.float32)
-
-    def read(self, begin: int = 0, end: int | None = None) -> NDArray[np.float32]:
-        """Return the rows [begin, end) as `float32[rows, values]`; all rows by default.
+    def read(self, begin: int = 0, end: int | None = None) -> NDArray[Any]:
+        """Return the rows [begin, end), of shape (rows, ...); all rows by default.
 
         Raises:
-            FormatError: a value is not a number.
+            FormatError: the file is broken there.
         """
-        starts = self._starts[begin:end]
-        rows = np.empty((len(starts), self.shape[1]), np.float32)
-        try:
-            self._reader(starts, rows)
-        except ValueError as error:
-            raise self._file.error(f"{error}; repair the file, or fetch it again") from None
-        return rows
+        first, last, _ = slice(begin, end).indices(self.shape[0])
+        return self._rows(first, max(first, last))
 
-    def blocks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, rows: int | None = None) -> Iterator[NDArray[Any]]:
         """Yield consecutive blocks of `rows` rows, the last one shorter; about 16 MB by default.
-
-        Each block is a new `float32[rows, values]`.
 
         Raises:
             OptionError: `rows` is not positive.
-            FormatError: a value is not a number.
+            FormatError: the file is broken.
         """
-        step = positive("rows", rows) or max(1, BLOCK_BYTES // (4 * self.shape[1]))
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        step = positive("rows", rows) or max(1, BLOCK_BYTES // max(1, row_bytes))
         return (self.read(begin, begin + step) for begin in range(0, self.shape[0], step))
 
     def __repr__(self) -> str:
-        return f"Source({self.path!r}, format={self.format!r}, shape={self.shape})"
+        return (
+            f"Source({self.path!r}, format={self.format!r}, shape={self.shape}, dtype={self.dtype})"
+        )
 
 
 def positive(name: str, value: int | None) -> int | None:
@@ -165,6 +176,22 @@ def make_source(
         token_starts, value_starts = token_starts[first], value_starts[first]
         data, offsets = _native.gather_tokens(file.data, token_starts, value_starts)
         slots, _, _ = build_slots(data, offsets)
-    vocabulary = Vocabulary.from_arrays(data, offsets, slots, unknown=unknown)
-    shape = (len(value_starts), dim)
-    return Source(file.path, form, shape, vocabulary, duplicates, file, value_starts, reader)
+
+    def read(begin: int, end: int) -> NDArray[np.float32]:
+        starts = value_starts[begin:end]
+        block = np.empty((len(starts), dim), np.float32)
+        try:
+            reader(starts, block)
+        except ValueError as error:
+            raise file.error(f"{error}; repair the file, or fetch it again") from None
+        return block
+
+    return Source(
+        path=file.path,
+        format=form,
+        shape=(len(value_starts), dim),
+        dtype=np.dtype(np.float32),
+        vocabulary=Vocabulary.from_arrays(data, offsets, slots, unknown=unknown),
+        duplicates=duplicates,
+        _rows=read,
+    )

@@ -10,41 +10,44 @@ import sys
 from collections import Counter
 
 from shardwise.formats._file import File, fields_of, text_begin
-from shardwise.formats._source import Progress, Source
-from shardwise.formats._text import index_text, text_source
+from shardwise.formats._source import Options, Source
+from shardwise.formats._text import (
+    first_fields,
+    index_text,
+    is_number,
+    refuse_sparse,
+    text_source,
+)
 
 _SAMPLE_LINES = 1000
 _SAMPLE_BYTES = 64 << 20
 
 
-def open_text(
-    file: File,
-    *,
-    limit: int | None,
-    dim: int | None,
-    unknown: str | None,
-    progress: Progress | None,
-) -> Source:
+def is_text(file: File) -> bool:
+    """Whether the first line is a token and values."""
+    begin = text_begin(file)
+    refuse_sparse(file, begin)
+    fields = first_fields(file, begin)
+    return len(fields) > 1 and is_number(fields[-1])
+
+
+def open_text(file: File, options: Options) -> Source:
     """Open a text of vectors without a header.
 
-    Args:
-        file: the file.
-        limit: the most rows that are read.
-        dim: the number of values a row. Without it the most frequent number of fields in the first
-            1000 lines decides, less one for the token.
-        unknown: see `Vocabulary`.
-        progress: see `Progress`.
+    Without `dim` the most frequent number of fields in the first 1000 lines decides, less one for
+    the token.
 
     Raises:
         FormatError: a line has not a token and `dim` values.
     """
     begin = text_begin(file)
-    values = dim or guess_dim(file, begin)
+    values = options.dim or guess_dim(file, begin)
     advice = "repair the line, or pass dim= if all lines have another number of values"
-    rows, _ = index_text(file, begin, values, limit or sys.maxsize, advice, progress)
+    most = options.limit or sys.maxsize
+    rows, _ = index_text(file, begin, values, most, advice, options.progress)
     if not len(rows):
         raise file.error("expected lines of a token and its values, got none; fetch the file again")
-    return text_source(file, "glove", rows, values, unknown)
+    return text_source(file, "glove", rows, values, options.unknown)
 
 
 def guess_dim(file: File, begin: int) -> int:

@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from shardwise import _native
 from shardwise._errors import FormatError
 from shardwise.formats._file import File, text_begin
-from shardwise.formats._source import Found, Progress, Source, index_rows, make_source
-from shardwise.formats._text import index_text, text_source
+from shardwise.formats._source import Found, Options, Source, index_rows, make_source
+from shardwise.formats._text import (
+    LONG_LINE,
+    first_fields,
+    index_text,
+    is_number,
+    refuse_sparse,
+    text_source,
+)
 
 _HEADER_BYTES = 128  # two numbers need fewer
 
@@ -30,57 +37,76 @@ def read_header(file: File) -> tuple[int, int, int] | None:
     return int(fields[0]), int(fields[1]), min(file.size, end + 1)
 
 
-def open_text(
-    file: File,
-    *,
-    limit: int | None,
-    dim: int | None,
-    unknown: str | None,
-    progress: Progress | None,
-) -> Source:
+def is_binary(file: File) -> bool:
+    """Whether rows of binary values follow a header."""
+    header = read_header(file)
+    if header is None or _is_glove_row(file, *header):
+        return False
+    refuse_sparse(file, header[2])
+    return not _is_text(file, header[2])
+
+
+def is_text(file: File) -> bool:
+    """Whether rows of text follow a header."""
+    header = read_header(file)
+    return header is not None and not _is_glove_row(file, *header) and _is_text(file, header[2])
+
+
+def _is_glove_row(file: File, rows: int, dim: int, begin: int) -> bool:
+    """Whether what looks like a header is the first row of one-value vectors: so is the next."""
+    fields = first_fields(file, begin)
+    if len(fields) != 2 or not is_number(fields[1]):
+        return False
+    text = file.data[begin : _native.text_end(file.data)]
+    return dim != 1 or int(np.count_nonzero(text == ord("\n"))) + 1 != rows
+
+
+def _is_text(file: File, begin: int) -> bool:
+    """Whether the first row is text: what follows its token is mostly numbers."""
+    values = first_fields(file, begin)[1:]
+    if values:
+        return 2 * sum(map(is_number, values)) >= len(values)
+    # The line ends after its token. Binary values may begin with a newline, but after a space.
+    return file.bytes[begin : file.line_end(begin, LONG_LINE)][-1:] != b" "
+
+
+def open_text(file: File, options: Options) -> Source:
     """Open word2vec's text form, or fastText's .vec.
 
     Raises:
         FormatError: the file is not what its header says.
     """
     # The least that a row needs: a separator and a digit for each value, and the end of the line.
-    rows, values, begin = _checked_header(file, limit, dim, lambda values: 2 * values + 1)
+    rows, values, begin = _checked_header(file, options, lambda values: 2 * values + 1)
     advice = "correct the header, or fetch the file again"
-    index, complete = index_text(file, begin, values, rows, advice, progress)
+    index, complete = index_text(file, begin, values, rows, advice, options.progress)
     if len(index) < rows:
         raise _too_few(file, rows, len(index))
-    if not complete and limit is None:
+    if not complete and options.limit is None:
         raise file.error(
             f"line {rows + 2}: expected the end of the file after the {rows} rows that the header "
             f"promises, got more; correct the header, or pass limit={max(rows, 1)} to read these"
         )
-    return text_source(file, "word2vec-text", index, values, unknown)
+    return text_source(file, "word2vec-text", index, values, options.unknown)
 
 
-def open_binary(
-    file: File,
-    *,
-    limit: int | None,
-    dim: int | None,
-    unknown: str | None,
-    progress: Progress | None,
-) -> Source:
+def open_binary(file: File, options: Options) -> Source:
     """Open word2vec's binary form.
 
     Raises:
         FormatError: the file is not what its header says.
     """
-    rows, values, begin = _checked_header(file, limit, dim, lambda values: 4 * values + 1)
+    rows, values, begin = _checked_header(file, options, lambda values: 4 * values + 1)
 
     def step(at: int, size: int, wanted: int, before: int) -> Found:
         return _native.index_binary(file.data, at, values, wanted, size, before + 1)
 
     advice = f"the header promises {rows} rows of {values} values; fetch the file again"
-    index = index_rows(file, begin, file.size, rows, step, advice, progress)
+    index = index_rows(file, begin, file.size, rows, step, advice, options.progress)
     if len(index) < rows:
         raise _too_few(file, rows, len(index))
     left = _native.text_end(file.data[index.end :])
-    if left and limit is None:
+    if left and options.limit is None:
         raise file.error(
             f"byte {index.end}: expected the end of the file after the {rows} rows that the header "
             f"promises, got {left} bytes more; correct the header, or pass limit={max(rows, 1)}"
@@ -89,13 +115,14 @@ def open_binary(
     def reader(starts: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         _native.copy_rows(file.data, starts, out)
 
-    return make_source(file, "word2vec-binary", index, values, reader, unknown)
+    return make_source(file, "word2vec-binary", index, values, reader, options.unknown)
 
 
 def _checked_header(
-    file: File, limit: int | None, dim: int | None, least: Callable[[int], int]
+    file: File, options: Options, least: Callable[[int], int]
 ) -> tuple[int, int, int]:
     """Return (rows to read, values a row, where rows begin), for which the file is large enough."""
+    limit, dim = options.limit, options.dim
     header = read_header(file)
     if header is None:
         raise file.error(

@@ -11,7 +11,7 @@ from typing import Any
 
 from shardwise._errors import PartitionError, StoreError, TableNotFoundError
 from shardwise._partition import Partition
-from shardwise.store._safetensors import (
+from shardwise._safetensors import (
     is_array_shape,
     is_storable,
     open_file,

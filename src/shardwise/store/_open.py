@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 
 from shardwise._errors import OptionError, ShardwiseError, StoreError
+from shardwise._safetensors import map_tensors, storable_dtype
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.store._manifest import DataFile, Manifest, read_manifest
-from shardwise.store._safetensors import map_tensors, storable_dtype
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from shardwise._errors import OptionError, TableError
 from shardwise._partition import Partition
+from shardwise._safetensors import make_header, storable_dtype
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.store._directory import commit, writing
 from shardwise.store._manifest import DataFile, Manifest
-from shardwise.store._safetensors import make_header, storable_dtype
 
 _MAX_SHARDS = 99_999
 _BLOCK_BYTES = 16 << 20

@@ -1,0 +1,14 @@
+"""Being written."""
+
+from __future__ import annotations
+
+from shardwise.formats._file import File
+from shardwise.formats._source import Options, Source
+
+
+def is_state_dict(file: File) -> bool:
+    return False
+
+
+def open_state_dict(file: File, options: Options) -> Source:
+    raise NotImplementedError
