@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-SUITES = {"lookup": "rows by id: one table, shards, small calls, the memory's ceiling"}
+SUITES = {
+    "lookup": "rows by id: one table, shards, small calls, the memory's ceiling",
+    "store": "files: text and binary vectors, opening, cold lookups, writes in place",
+}
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 import shardwise
-from shardwise import formats, store
+from shardwise import formats, initializers, store
 
 # When one of these lines changes, programs of other people may: say so in the changelog.
 API = """\
+Converted(path: str, format: str, to: str, shape: tuple[int, ...], dtype: np.dtype[Any], partition:
+    Partition | None, vocabulary: Vocabulary | None, duplicates: int, nonfinite: int, lost_tokens:
+    int)
 FormatError(ShardwiseError, ValueError)
 IdOutOfRangeError(ShardwiseError, IndexError)
 IdTypeError(ShardwiseError, TypeError)
+MissingLibraryError(ShardwiseError, ImportError)
 OptionError(ShardwiseError, ValueError)
 OutputError(ShardwiseError, ValueError)
 Partition(strategy: Strategy, num_rows: int, num_shards: int, boundaries: tuple[int, ...] | None =
@@ -34,27 +38,37 @@ ShardwiseError(Exception)
 ShardwiseWarning(UserWarning)
 StoreError(ShardwiseError, ValueError)
 Table()
+Table.close() -> None
+Table.create(path: str | os.PathLike[str], rows: int, dim: int | tuple[int, ...], dtype: Any =
+    'float32', *, shards: int = 1, partition: str | Partition = 'mod', initializer: str |
+    Initializer | RowMaker = 'zeros', overwrite: bool = False, metadata: Mapping[str, Any] | None =
+    None, progress: Callable[[int, int], object] | None = None) -> Table
 Table.describe() -> dict[str, Any]
 Table.dtype: np.dtype[Any]
+Table.flush() -> None
 Table.from_array(array: Any, shards: int = 1, partition: str | Partition = 'mod', *, copy: bool =
     False) -> Table
 Table.from_shards(shards: Sequence[Any], partition: str | Partition = 'mod') -> Table
 Table.lookup(ids: Any, *, out: NDArray[Any] | None = None, out_of_range: OutOfRange = 'error',
     max_norm: float | None = None) -> NDArray[Any]
-Table.open(path: str | os.PathLike[str]) -> Table
+Table.mode: str
+Table.open(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Table
 Table.partition: Partition
+Table.prefetch(ids: Any) -> None
 Table.save(path: str | os.PathLike[str], *, overwrite: bool = False, metadata: Mapping[str, Any] |
     None = None) -> None
 Table.shape: tuple[int, ...]
 Table.shards: tuple[NDArray[Any], ...]
+Table.write(ids: Any, rows: Any) -> None
 TableError(ShardwiseError, ValueError)
 TableExistsError(StoreError, FileExistsError)
 TableNotFoundError(StoreError, FileNotFoundError)
 TokenTypeError(ShardwiseError, TypeError)
 UnknownTokenError(ShardwiseError, KeyError)
 Vectors(table: Table, vocabulary: Vocabulary)
-Vectors.from_file(path: str | os.PathLike[str], *, shards: int = 1, partition: str = 'mod', limit:
-    int | None = None, unknown: str | None = None) -> Vectors
+Vectors.from_file(path: str | os.PathLike[str], *, shards: int = 1, partition: str = 'mod', format:
+    str | None = None, tensor: str | None = None, tokens: str | None = None, dim: int | None =
+    None, limit: int | None = None, unknown: str | None = None) -> Vectors
 Vectors.lookup(tokens: str | Sequence[Any] | NDArray[Any], *, out: NDArray[Any] | None = None,
     max_norm: float | None = None) -> NDArray[Any]
 Vectors.open(path: str | os.PathLike[str]) -> Vectors
@@ -71,33 +85,67 @@ Vocabulary.from_arrays(data: _Bytes, offsets: _Ids, slots: _Slots | None, *, unk
 Vocabulary.unknown: str | None
 Vocabulary.unknown_id: int | None
 VocabularyError(ShardwiseError, ValueError)
-convert(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards: int = 1,
-    partition: str | Partition = 'mod', dtype: Any = None, format: Any = None, dim: int | None =
-    None, limit: int | None = None, unknown: str | None = None, overwrite: bool = False, progress:
-    Callable[[str, int, int], object] | None = None) -> formats.Source
+convert(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards: int | None = None,
+    partition: str | Partition | None = None, dtype: Any = None, format: str | None = None, tensor:
+    str | None = None, tokens: str | None = None, pieces: Literal['mod', 'div'] | None = None, dim:
+    int | None = None, limit: int | None = None, unknown: str | None = None, to: str | None = None,
+    metadata: Mapping[str, Any] | None = None, overwrite: bool = False, progress: Callable[[str,
+    int, int], object] | None = None) -> Converted
 embedding_lookup(params: Any, ids: Any, partition_strategy: str | Partition = 'mod', name: str |
     None = None, *, max_norm: float | None = None, out_of_range: OutOfRange = 'error', out:
     NDArray[Any] | None = None) -> NDArray[Any]
 empty_cache() -> int
 num_threads() -> int
 set_num_threads(count: int) -> None
+formats.FORMATS
 formats.Progress
-formats.Source(path: str, format: str, shape: tuple[int, int], vocabulary: Vocabulary, duplicates:
-    int, _file: File, _starts: NDArray[np.int64], _reader: Reader)
-formats.Source.blocks(rows: int | None = None) -> Iterator[NDArray[np.float32]]
-formats.Source.dtype: np.dtype[np.float32]
-formats.Source.read(begin: int = 0, end: int | None = None) -> NDArray[np.float32]
-formats.open(path: StrPath, *, format: Format | None = None, limit: int | None = None, dim: int |
-    None = None, unknown: str | None = None, progress: Progress | None = None) -> Source
+formats.Source(*, path: str, format: str, shape: tuple[int, ...], dtype: np.dtype[Any], vocabulary:
+    Vocabulary | None = None, duplicates: int = 0, partition: Partition | None = None, metadata:
+    Mapping[str, Any] = <factory>, _rows: RowReader)
+formats.Source.blocks(rows: int | None = None) -> Iterator[NDArray[Any]]
+formats.Source.read(begin: int = 0, end: int | None = None) -> NDArray[Any]
+formats.WRITABLE
+formats.open(path: StrPath, *, format: str | None = None, limit: int | None = None, dim: int | None
+    = None, unknown: str | None = None, tensor: str | None = None, tokens: str | None = None,
+    partition: Literal['mod', 'div'] | None = None, progress: Progress | None = None) -> Source
+formats.table_source(table: Table, vocabulary: Vocabulary | None = None, *, path: StrPath = '',
+    metadata: Mapping[str, Any] | None = None) -> Source
+formats.write(path: StrPath, source: Source, *, format: str | None = None, overwrite: bool = False,
+    progress: Progress | None = None) -> None
+initializers.Initializer(kind: str, a: float = 0.0, b: float = 0.0, seed: int = 0)
+initializers.Initializer.defaults(kind: str) -> tuple[float, float]
+initializers.Initializer.maker(shape: tuple[int, ...], dtype: np.dtype[Any]) -> RowMaker | None
+initializers.RowMaker
+initializers.glorot_normal(*, seed: int = 0) -> Initializer
+initializers.glorot_uniform(*, seed: int = 0) -> Initializer
+initializers.normal(mean: float = 0.0, stddev: float = 0.05, *, seed: int = 0) -> Initializer
+initializers.truncated_normal(mean: float = 0.0, stddev: float = 0.05, *, seed: int = 0) ->
+    Initializer
+initializers.uniform(low: float = -0.05, high: float = 0.05, *, seed: int = 0) -> Initializer
+initializers.zeros() -> Initializer
+store.Checked(file: str, bytes: int, state: Literal['ok', 'damaged', 'missing', 'unknown',
+    'updated'], expected: str | None, got: str | None)
 store.Manifest(shape: tuple[int, ...], dtype: str, partition: Partition, shards: tuple[DataFile,
     ...], vocabulary: DataFile | None = None, unknown_id: int | None = None, generation: int = 1,
     metadata: dict[str, Any] = <factory>)
+store.Manifest.data_files() -> tuple[DataFile, ...]
 store.Manifest.files() -> set[str]
 store.Manifest.to_json() -> str
 store.Stored(table: Table, vocabulary: Vocabulary | None, manifest: Manifest)
-store.open_table(path: str | os.PathLike[str]) -> Stored
+store.create_table(path: str | os.PathLike[str], shape: tuple[int, ...], *, dtype: Any, partition:
+    Partition, initializer: Any, overwrite: bool = False, metadata: Mapping[str, Any] | None =
+    None, progress: Callable[[int, int], object] | None = None) -> None
+store.open_table(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Stored
 store.refuse_existing(path: str | os.PathLike[str]) -> None
+store.reshard(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards: int | None =
+    None, partition: str | Partition | None = None, dtype: Any = None, overwrite: bool = False,
+    metadata: Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None =
+    None) -> Manifest
 store.storable_dtype(dtype: Any) -> np.dtype[Any]
+store.update_checksums(path: str | os.PathLike[str], *, progress: Callable[[int, int], object] |
+    None = None) -> list[Checked]
+store.verify_table(path: str | os.PathLike[str], *, update: bool = False, progress: Callable[[int,
+    int], object] | None = None) -> list[Checked]
 store.write_blocks(path: str | os.PathLike[str], blocks: Iterable[NDArray[Any]], *, shape:
     tuple[int, ...], dtype: Any, partition: Partition, vocabulary: Vocabulary | None = None,
     overwrite: bool = False, metadata: Mapping[str, Any] | None = None, progress: Callable[[int,
@@ -111,7 +159,7 @@ store.write_table(path: str | os.PathLike[str], table: Table, *, vocabulary: Voc
 def names_of(module):
     return sorted(
         name
-        for name in vars(module)
+        for name in getattr(module, "__all__", vars(module))
         if not name.startswith("_") and not inspect.ismodule(getattr(module, name))
     )
 
@@ -171,7 +219,7 @@ def describe(path, thing):
 
 
 def described():
-    for module in (shardwise, formats, store):
+    for module in (shardwise, formats, initializers, store):
         prefix = module.__name__.removeprefix("shardwise").removeprefix(".")
         for name in names_of(module):
             if not (module is not shardwise and hasattr(shardwise, name)):
@@ -195,7 +243,7 @@ def test_version():
 
 
 def documented():
-    for module in (shardwise, formats, store):
+    for module in (shardwise, formats, initializers, store):
         yield module.__name__, module
         for name in names_of(module):
             thing = getattr(module, name)

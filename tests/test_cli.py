@@ -95,6 +95,36 @@ def test_convert_options(home):
     assert vectors["nobody"].tolist() == [3, 4]
 
 
+def test_convert_the_other_way(home):
+    out = ran("convert", "t", "new.vec.gz")
+    assert out == "new.vec.gz: 9 rows of 6 float32 values as word2vec-text, from shardwise\n"
+    out = ran("convert", "new.vec.gz", "new.npy", "--dtype", "float16", "--limit", 4)
+    assert out == (
+        "new.npy: 4 rows of 6 float16 values as npy, from word2vec-text\n"
+        "4 tokens left out: npy has no place for them; npz, safetensors and parquet have\n"
+    )
+    assert np.array_equal(np.load("new.npy"), ROWS[:4].astype("f2"))
+    out = ran("convert", "t", "u", "--partition", "div")
+    assert out == "u: 9 rows of 6 float32 values in 1 shard, from shardwise\n"
+    assert ran("convert", "t", "v").startswith("v: 9 rows of 6 float32 values in 3 shards, from")
+    assert ran("convert", "tiny.txt", "w.bin", "--to", "table", "--format", "glove").startswith(
+        "w.bin: 3 rows of 2 float32 values in 1 shard, from glove\n"
+    )
+
+
+def test_convert_tells_what_is_not_finite(home):
+    Path("odd.txt").write_text("a nan 1\nb 2 3\nc -inf inf\n")
+    out = ran("convert", "odd.txt", "odd")
+    assert out.endswith("from glove\n2 rows have a NaN or an infinity; they were kept\n")
+    assert "NaN" not in ran("convert", "tiny.txt", "even")
+
+
+def test_convert_names_arrays(home):
+    np.savez("a.npz", rows=ROWS, other=ROWS[::-1], names=np.array(list("abcdefghi")))
+    ran("convert", "a.npz", "new", "--tensor", "other", "--tokens", "names")
+    assert np.array_equal(Vectors.open("new")["a"], ROWS[-1])
+
+
 def test_convert_overwrites_when_told(home):
     before = sorted(os.listdir("t"))
     assert "--overwrite" in failed("convert", "tiny.txt", "t")
@@ -108,7 +138,6 @@ def test_convert_overwrites_when_told(home):
     ("arguments", "words"),
     [
         (["convert", "none.txt", "new"], "none.txt"),
-        (["convert", "t", "new"], "got a directory"),
         (["convert", "tiny.txt", "no/new"], "make it first"),
         (["convert", "tiny.txt", "tiny.txt"], "got a file"),
         (["convert", "tiny.txt", "new", "--dtype", "int8"], "dtype of floats"),
@@ -116,6 +145,12 @@ def test_convert_overwrites_when_told(home):
         (["convert", "tiny.txt", "new", "--shards", "0"], "num_shards"),
         (["convert", "tiny.txt", "new", "--partition", "ranges"], '"mod" or "div"'),
         (["convert", "tiny.txt", "new", "--limit", "0"], "limit"),
+        (["convert", "tiny.txt", "new", "--to", "csv"], "a format to write"),
+        (["convert", "tiny.txt", "new", "--format", "csv"], "expected format"),
+        (["convert", "tiny.txt", "new.txt", "--shards", "2"], "no shards"),
+        (["convert", "tiny.txt", "no/new.txt"], "make it first"),
+        (["convert", "t", "new.bin"], "which has a space in it"),
+        (["convert", "t", "new", "--tensor", "x"], "no tensor="),
         (["convert", "tiny.txt", "new", "--dim", "3"], "tiny.txt: line 1"),
         (["convert", "tiny.txt", "new", "--unknown", "nobody"], "nobody"),
         (["lookup", "none", "like"], "expected a table at none"),

@@ -463,7 +463,7 @@ FAILURES = {
     "rows too wide": ({"blocks": lambda a: [a[:2], np.ones((2, 3))]}, TableError),
     "rows of another rank": ({"blocks": lambda a: [a.ravel()]}, TableError),
     "another partition": ({"partition": Partition.mod(9, 2)}, TableError),
-    "too few tokens": ({"vocabulary": Vocabulary(["a"])}, TableError),
+    "too many tokens": ({"vocabulary": Vocabulary([*"abcdefg"])}, TableError),
     "no dtype": ({"dtype": "object"}, StoreError),
     "a dtype in NumPy's small language": ({"dtype": "(1e,)f4"}, StoreError),
     "a dtype in no language": ({"dtype": "\ud800"}, StoreError),
@@ -531,73 +531,6 @@ def test_a_disk_that_fails_leaves_what_was_there(tmp_path, monkeypatch, call):
     else:  # it failed after the table was put in its place
         assert_same(found, make_array((4, 2)))
     assert len(files_of(tmp_path / "t")) == 3
-
-
-KILLING = """
-import os, random, signal, sys, time
-import numpy as np
-import xxhash
-from shardwise import Table, TableNotFoundError
-from shardwise.store import open_table
-
-def put(path, value):
-    table = Table.from_array(np.full((100 + value % 7, 16), value, np.float32), 1 + value % 5)
-    table.save(path, overwrite=True, metadata={"value": value})
-
-def check(path):
-    stored = open_table(path)
-    value = stored.manifest.metadata["value"]
-    rows = stored.table.lookup(np.arange(len(stored.table)))
-    assert rows.shape == (100 + value % 7, 16), (value, rows.shape)
-    assert (rows == value).all() and stored.table.partition.num_shards == 1 + value % 5
-    for entry in stored.manifest.shards:
-        with open(os.path.join(path, entry.file), "rb") as file:
-            assert xxhash.xxh3_128(file.read()).hexdigest() == entry.xxh128
-    return value
-
-def killed(path, first, seconds):
-    child = os.fork()
-    if not child:
-        while True:
-            put(path, first)
-            first += 1
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-
-begin = time.perf_counter()
-put("probe", 0)
-span = 3 * (time.perf_counter() - begin)  # a few writes
-none = left = last = 0
-for attempt in range(20):
-    killed("t", last + 1, random.random() * span)
-    try:
-        value = check("t")
-        assert value >= last, (value, last)
-        last = value
-    except TableNotFoundError:
-        assert last == 0
-    left += ".shardwise-writing" in (os.listdir("t") if os.path.isdir("t") else ())
-    if attempt % 4 == 3:
-        put("t", last + 1)
-        last = check("t")
-        assert len(os.listdir("t")) == 2 + last % 5, os.listdir("t")
-for attempt in range(12):
-    path = f"fresh{attempt}"
-    killed(path, 0, random.random() * span / 2)
-    try:
-        check(path)
-    except TableNotFoundError:
-        none += 1
-    put(path, 3)
-    assert check(path) == 3 and len(os.listdir(path)) == 5
-print(none, left, last)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_writers(tmp_path):
-    run_python(KILLING, cwd=tmp_path)
 
 
 def run_python(code, *args, **options):
@@ -1021,13 +954,26 @@ def test_a_wrong_row_is_not_read_by_a_wrong_unknown_token(victim):
     assert vectors.vocabulary.unknown == "b"
 
 
-def test_too_few_tokens_for_the_rows(victim, tmp_path):
-    write(tmp_path / "t", make_array((4, 3)), vocabulary=Vocabulary(list("abcd")))
+def test_too_many_tokens_for_the_rows(victim, tmp_path):
+    write(tmp_path / "t", make_array((6, 3)), vocabulary=Vocabulary(list("abcdef")))
     content = (tmp_path / "t" / NAMES[3]).read_bytes()
     manifest = json.loads(victim[1][MANIFEST])
     manifest["vocabulary"]["bytes"] = len(content)
     changes = {NAMES[3]: content, MANIFEST: json.dumps(manifest).encode()}
-    refused(victim, changes, "expected 5 tokens, got 4")
+    refused(victim, changes, "expected at most 5 tokens, one a row, got 6")
+
+
+def test_fewer_tokens_than_rows(tmp_path):
+    rows = make_array((5, 3))
+    write(tmp_path / "t", rows, vocabulary=Vocabulary(["a", "b"], unknown="b"))
+    vectors = Vectors.open(tmp_path / "t")
+    assert (len(vectors), len(vectors.table)) == (2, 5)
+    assert np.array_equal(vectors["nobody"], rows[1])
+    assert np.array_equal(vectors.table.lookup([4]), rows[4:])
+    manifest = replaced(manifest_of(tmp_path / "t"), ("vocabulary", "unknown_id"), 2)
+    (tmp_path / "t" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="is broken"):  # a row, and no token
+        Vectors.open(tmp_path / "t")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

@@ -109,11 +109,21 @@ def test_unknown_tokens_without_an_unknown_token():
         vectors["nobody"]
 
 
-@pytest.mark.parametrize("count", [0, 6, 8])
-def test_as_many_tokens_as_rows(count):
-    words = Vocabulary(map(str, range(count)))
-    with pytest.raises(TableError, match=f"got {count} tokens and 7 rows"):
+def test_no_more_tokens_than_rows():
+    words = Vocabulary(map(str, range(8)))
+    with pytest.raises(TableError, match="a row for each token, got 8 tokens and 7 rows"):
         Vectors(Table.from_array(ROWS), words)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_rows_without_tokens(tmp_path, count):
+    words = Vocabulary(map(str, range(count)))
+    made = Vectors(Table.from_array(ROWS), words)
+    made.save(tmp_path / "v")
+    for vectors in (made, Vectors.open(tmp_path / "v")):
+        assert len(vectors) == count
+        assert len(vectors.table) == 7
+        assert np.array_equal(vectors.lookup(list(words)), ROWS[:count])
 
 
 def test_save_and_open(vectors, tmp_path):

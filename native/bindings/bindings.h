@@ -30,8 +30,10 @@ private:
 };
 
 void register_gather(nanobind::module_ &m);
+void register_initialize(nanobind::module_ &m);
 void register_memory(nanobind::module_ &m);
 void register_partition(nanobind::module_ &m);
+void register_subwords(nanobind::module_ &m);
 void register_text(nanobind::module_ &m);
 void register_threads(nanobind::module_ &m);
 void register_token_map(nanobind::module_ &m);

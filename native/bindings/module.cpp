@@ -20,8 +20,10 @@ NB_MODULE(_native, m) {
     shardwise::cache_bound();
     shardwise::register_partition(m);
     shardwise::register_gather(m);
+    shardwise::register_initialize(m);
     shardwise::register_memory(m);
     shardwise::register_threads(m);
     shardwise::register_token_map(m);
     shardwise::register_text(m);
+    shardwise::register_subwords(m);
 }

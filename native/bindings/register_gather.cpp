@@ -1,15 +1,20 @@
 #include "bindings.h"
 
+#include <cerrno>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "arrays.h"
 #include "core/gather.h"
+#include "core/pages.h"
+#include "core/scatter.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -50,6 +55,8 @@ OutOfRange policy_of(const std::string &name) {
         return OutOfRange::row;
     throw nb::value_error("unknown policy");
 }
+
+using RowIds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 /// The rows of a table where they lie: a partition, and the arrays that are its shards.
 class Rows {
@@ -120,13 +127,72 @@ public:
         return out;
     }
 
+    void prefetch(nb::handle ids) const {
+        const IdArray array = required(as_id_array(ids));
+        const Gather task = prepare(array, nullptr);
+        const ReleasedGil free;
+        shardwise::prefetch(task);
+    }
+
+    /// Writes in memory; the arrays must be writable.
+    void write(const RowIds &ids, nb::handle rows) const {
+        const Scatter task = prepare(ids, rows);
+        const ReleasedGil free;
+        scatter(task);
+    }
+
+    /// Writes to the files that the shards are maps of: a descriptor and the place of row 0 for each shard.
+    void write_files(const RowIds &ids, nb::handle rows,
+                     const std::vector<std::pair<int, std::int64_t>> &files) const {
+        if (files.size() != shards_.size())
+            throw nb::value_error("one file a shard");
+        std::vector<ShardFile> places;
+        places.reserve(files.size());
+        for (const auto &[descriptor, begin] : files)
+            places.push_back({descriptor, begin});
+        const Scatter task = prepare(ids, rows);
+        int error = 0;
+        {
+            const ReleasedGil free;
+            error = write_to_files(task, places.data());
+        }
+        if (error != 0) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            throw nb::python_error();
+        }
+    }
+
 private:
+    static const IdArray &required(const std::optional<IdArray> &array) {
+        if (!array)
+            throw nb::type_error("ids must be a contiguous array of integers");
+        return *array;
+    }
+
     Gather prepare(const IdArray &ids, nb::handle out) const {
         Gather task = task_;
         task.ids = ids.data;
         task.id_type = ids.type;
         task.count = ids.count;
-        task.out = array_data(out);
+        if (out.is_valid())
+            task.out = array_data(out);
+        return task;
+    }
+
+    Scatter prepare(const RowIds &ids, nb::handle rows) const {
+        Scatter task;
+        task.partition = task_.partition;
+        task.shards = task_.shards;
+        task.row_bytes = task_.row_bytes;
+        task.ids = ids.data();
+        task.count = ids.shape(0);
+        task.rows = array_data(rows);
+        if (nb::cast<std::size_t>(rows.attr("nbytes")) != task.count * task.row_bytes)
+            throw nb::value_error("one row for each id");
+        const std::size_t bad = find_out_of_range(task.ids, IdType::i64, task.count, task.partition.num_rows);
+        if (bad != all_in_range)
+            throw OutOfRangeId(std::to_string(bad) + " " + std::to_string(task.ids[bad]));
         return task;
     }
 
@@ -135,7 +201,7 @@ private:
         // Rows of a file may have to be read from disk first, however few they are.
         if (mapped_ || task.count * task.row_bytes >= release_bytes) {
             const ReleasedGil free;
-            bad = gather(task);
+            bad = mapped_ ? gather_mapped(task, watch_) : gather(task);
         } else {
             bad = gather(task);
         }
@@ -158,6 +224,7 @@ private:
     Gather task_;
     Element element_ = Element::opaque;
     bool mapped_;
+    mutable Watch watch_;
 };
 
 } // namespace
@@ -180,7 +247,18 @@ void register_gather(nb::module_ &m) {
              "max_norm"_a,
              nb::sig("def lookup_into(self, ids: numpy.typing.NDArray[typing.Any], "
                      "out: numpy.typing.NDArray[typing.Any] | None, policy: str, default_row: int, "
-                     "max_norm: float) -> numpy.typing.NDArray[typing.Any]"));
+                     "max_norm: float) -> numpy.typing.NDArray[typing.Any]"))
+        .def("prefetch", &Rows::prefetch, "ids"_a,
+             nb::sig("def prefetch(self, ids: numpy.typing.NDArray[typing.Any]) -> None"),
+             "Starts reading the rows' pages on another thread.")
+        .def("write", &Rows::write, "ids"_a.noconvert(), "rows"_a,
+             nb::sig("def write(self, ids: numpy.typing.NDArray[numpy.int64], "
+                     "rows: numpy.typing.NDArray[typing.Any]) -> None"),
+             "Writes rows to the arrays, which must be writable.")
+        .def("write_files", &Rows::write_files, "ids"_a.noconvert(), "rows"_a, "files"_a,
+             nb::sig("def write_files(self, ids: numpy.typing.NDArray[numpy.int64], "
+                     "rows: numpy.typing.NDArray[typing.Any], files: list[tuple[int, int]]) -> None"),
+             "Writes rows to the files: for each shard a descriptor and the byte of its first row.");
 }
 
 } // namespace shardwise

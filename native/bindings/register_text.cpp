@@ -9,6 +9,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include "core/text.h"
+#include "core/text_write.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -18,6 +19,7 @@ namespace {
 
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Positions = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatRows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using NewRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T> using Owned = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 using Index = std::tuple<Owned<std::int64_t>, Owned<std::int64_t>, std::size_t>;
@@ -84,6 +86,14 @@ std::pair<Owned<std::uint8_t>, Owned<std::int64_t>> tokens(const Bytes &data, co
     return {owned(std::move(packed.bytes)), owned(std::move(packed.offsets))};
 }
 
+template <auto write>
+Owned<std::uint8_t> written_rows(const FloatRows &rows, const Bytes &data, const Positions &offsets) {
+    if (offsets.shape(0) != rows.shape(0) + 1)
+        throw nb::value_error("expected one offset more than there are rows");
+    const RowTokens tokens{data.data(), data.shape(0), offsets.data()};
+    return owned(without_gil([&] { return write(rows.data(), rows.shape(0), rows.shape(1), tokens); }));
+}
+
 } // namespace
 
 void register_text(nb::module_ &m) {
@@ -103,6 +113,10 @@ void register_text(nb::module_ &m) {
           "out"_a.noconvert(), "Parses the values at each start into the rows of `out`.");
     m.def("copy_rows", &read_rows<&copy_rows>, "data"_a.noconvert(), "starts"_a.noconvert(),
           "out"_a.noconvert(), "Copies the binary values at each start into the rows of `out`.");
+    m.def("format_rows", &written_rows<&format_rows>, "rows"_a.noconvert(), "data"_a.noconvert(),
+          "offsets"_a.noconvert(), "Rows as lines of text: a token, and before each value a space.");
+    m.def("pack_rows", &written_rows<&pack_rows>, "rows"_a.noconvert(), "data"_a.noconvert(),
+          "offsets"_a.noconvert(), "Rows in word2vec's binary form, with a newline after each.");
 }
 
 } // namespace shardwise

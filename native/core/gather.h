@@ -11,6 +11,10 @@ namespace shardwise {
 
 enum class IdType : std::uint8_t { i8, i16, i32, i64, u8, u16, u32, u64 };
 
+constexpr std::size_t size_of(IdType type) {
+    return std::size_t{1} << (static_cast<unsigned>(type) % 4);
+}
+
 /// What an id outside the table does.
 enum class OutOfRange : std::uint8_t { error, zeros, clamp, wrap, row };
 

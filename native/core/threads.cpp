@@ -13,6 +13,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -91,12 +92,34 @@ struct Job {
     }
 };
 
+/// Starts a thread that sleeps until the process ends. False where the system has no more threads to give.
+template <class F> bool start_thread(F &&body) {
+#if !defined(_WIN32)
+    // Signals belong to the program's own threads.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
+    bool started = true;
+    try {
+        std::thread(std::forward<F>(body)).detach();
+    } catch (const std::system_error &) {
+        started = false;
+    }
+#if !defined(_WIN32)
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+#endif
+    return started;
+}
+
 class Pool {
 public:
     void run(Job &job) {
         {
             std::lock_guard lock(mutex_);
-            while (num_workers_ < job.helpers_wanted && add_worker())
+            // Where there are no more threads to have, those there are do the work.
+            while (num_workers_ < job.helpers_wanted && start_thread([this] { serve(); }))
                 ++num_workers_;
             jobs_.push_back(&job);
         }
@@ -113,28 +136,6 @@ public:
     }
 
 private:
-    /// False where the system has no more threads to give: the caller then does the work with those there
-    /// are.
-    bool add_worker() {
-#if !defined(_WIN32)
-        // Signals belong to the program's own threads.
-        sigset_t all;
-        sigset_t before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-#endif
-        bool added = true;
-        try {
-            std::thread([this] { serve(); }).detach();
-        } catch (const std::system_error &) {
-            added = false;
-        }
-#if !defined(_WIN32)
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-#endif
-        return added;
-    }
-
     [[noreturn]] void serve() {
         std::unique_lock lock(mutex_);
         for (;;) {
@@ -163,21 +164,69 @@ private:
     int num_workers_ = 0;
 };
 
+/// Jobs that nobody waits for, one after the other.
+class Background {
+public:
+    bool add(std::function<void()> job, std::size_t cost, std::size_t bound) {
+        {
+            std::lock_guard lock(mutex_);
+            if (cost > bound || waiting_ > bound - cost)
+                return false;
+            if (!started_ && !start_thread([this] { serve(); }))
+                return false;
+            started_ = true;
+            jobs_.push_back({std::move(job), cost});
+            waiting_ += cost;
+        }
+        wake_.notify_one();
+        return true;
+    }
+
+private:
+    struct Waiting {
+        std::function<void()> job;
+        std::size_t cost;
+    };
+
+    [[noreturn]] void serve() {
+        std::unique_lock lock(mutex_);
+        for (;;) {
+            wake_.wait(lock, [&] { return !jobs_.empty(); });
+            const Waiting next = std::move(jobs_.front());
+            jobs_.pop_front();
+            lock.unlock();
+            next.job();
+            lock.lock();
+            waiting_ -= next.cost;
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<Waiting> jobs_;
+    std::size_t waiting_ = 0;
+    bool started_ = false;
+};
+
 // Never destroyed: its threads sleep until the process ends. Replaced, not repaired, in a child after fork,
 // where the threads are gone and the mutex may be held by one of them.
 std::atomic<Pool *> current_pool{nullptr};
+std::atomic<Background *> current_background{nullptr};
 
 #if !defined(_WIN32)
 // When the library is loaded: at first use, another thread could fork in the middle of it.
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
+    current_pool.store(nullptr);
+    current_background.store(nullptr);
+});
 #endif
 
-Pool &pool() {
-    Pool *existing = current_pool.load(std::memory_order_acquire);
+template <class T> T &current(std::atomic<T *> &place) {
+    T *existing = place.load(std::memory_order_acquire);
     if (existing != nullptr)
         return *existing;
-    auto fresh = std::make_unique<Pool>();
-    if (current_pool.compare_exchange_strong(existing, fresh.get()))
+    auto fresh = std::make_unique<T>();
+    if (place.compare_exchange_strong(existing, fresh.get()))
         return *fresh.release();
     return *existing;
 }
@@ -205,7 +254,11 @@ void parallel_for(std::size_t count, std::size_t grain, RangeBody body) {
     // Four chunks a thread: a core that somebody else slows down leaves its share to the rest.
     const std::size_t chunk = std::max(grain, (count + 4 * useful - 1) / (4 * useful));
     Job job(body, count, chunk, static_cast<int>(useful) - 1);
-    pool().run(job);
+    current(current_pool).run(job);
+}
+
+bool run_in_background(std::function<void()> job, std::size_t cost, std::size_t bound) {
+    return current(current_background).add(std::move(job), cost, bound);
 }
 
 } // namespace shardwise

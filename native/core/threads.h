@@ -2,6 +2,7 @@
 // One lazy pool of threads for every kernel.
 
 #include <cstddef>
+#include <functional>
 #include <type_traits>
 
 namespace shardwise {
@@ -34,5 +35,10 @@ private:
 /// num_threads() threads. Returns when all are done; the first exception of a body is thrown again here.
 /// Safe from several threads at once and in a child after fork. A body must not call parallel_for.
 void parallel_for(std::size_t count, std::size_t grain, RangeBody body);
+
+/// Runs `job` on one thread that is kept for such work, after the jobs given before; returns at once. False,
+/// and the job is dropped, where the jobs that wait would then cost more than `bound`. A job must not throw.
+/// In a child after fork, the jobs that were waiting are not run.
+bool run_in_background(std::function<void()> job, std::size_t cost, std::size_t bound);
 
 } // namespace shardwise

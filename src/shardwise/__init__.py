@@ -1,5 +1,8 @@
 """Embedding tables: exact lookups by id at memory speed, on tables cut into shards."""
 
+from shardwise import initializers as initializers
+from shardwise._convert import Converted as Converted
+from shardwise._convert import convert as convert
 from shardwise._errors import FormatError as FormatError
 from shardwise._errors import IdOutOfRangeError as IdOutOfRangeError
 from shardwise._errors import IdTypeError as IdTypeError
@@ -23,7 +26,6 @@ from shardwise._runtime import num_threads as num_threads
 from shardwise._runtime import set_num_threads as set_num_threads
 from shardwise._table import Table as Table
 from shardwise._vectors import Vectors as Vectors
-from shardwise._vectors import convert as convert
 from shardwise._vocabulary import Vocabulary as Vocabulary
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -71,3 +72,54 @@ def private_copy(array: NDArray[Any]) -> NDArray[Any]:
     copy = _native.empty(array.shape, array.dtype)
     np.copyto(copy, array)
     return copy
+
+
+def as_row_shape(dim: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a row, given as it or as the number of its values.
+
+    Raises:
+        TableError: it is no shape.
+    """
+    axes = dim if isinstance(dim, tuple) else (dim,)
+    try:
+        shape = tuple(-1 if isinstance(n, bool) else operator.index(n) for n in axes)
+    except TypeError:
+        shape = (-1,)
+    if any(n < 0 for n in shape):
+        raise TableError(
+            f"expected dim as a number of values from 0, or as the shape of a row, got {dim!r:.80}"
+        )
+    return shape
+
+
+def as_values(rows: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return rows to be written, of this shape and dtype, contiguous.
+
+    Raises:
+        TableError: they have another shape, or values that the dtype cannot hold.
+    """
+    try:
+        array = np.asarray(rows)
+    except (TypeError, ValueError) as error:
+        raise TableError(f"expected rows as an array of shape {shape}, got {error}") from None
+    if array.dtype != dtype:
+        array = _cast(array, dtype)
+    try:
+        return np.ascontiguousarray(np.broadcast_to(array, shape))
+    except ValueError:
+        raise TableError(f"expected rows of shape {shape}, got {array.shape}") from None
+
+
+def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Cast where no value is lost but by rounding."""
+    text = issubclass(dtype.type, (np.bytes_, np.str_, np.void))
+    whole = array.dtype.kind in "iu" and dtype.kind in "iu"  # such as numbers of Python's
+    if np.can_cast(array.dtype, dtype, "safe" if text else "same_kind") or whole:
+        with np.errstate(over="ignore"):  # to infinity, as NumPy does when it assigns
+            cast = array.astype(dtype)
+        if not whole or bool((cast == array).all()):
+            return cast
+    raise TableError(
+        f"expected rows of {dtype}, or of what casts to it without loss, got {array.dtype}; "
+        "convert them with .astype first"
+    )

@@ -3,7 +3,7 @@ The native core of shardwise: private, and only as stable as the Python above it
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import numpy
 import numpy.typing
@@ -47,6 +47,24 @@ class Rows:
         """Rows of a contiguous array of integers; None for any other object."""
 
     def lookup_into(self, ids: numpy.typing.NDArray[Any], out: numpy.typing.NDArray[Any] | None, policy: str, default_row: int, max_norm: float) -> numpy.typing.NDArray[Any]: ...
+
+    def prefetch(self, ids: numpy.typing.NDArray[Any]) -> None:
+        """Starts reading the rows' pages on another thread."""
+
+    def write(self, ids: numpy.typing.NDArray[numpy.int64], rows: numpy.typing.NDArray[Any]) -> None:
+        """Writes rows to the arrays, which must be writable."""
+
+    def write_files(self, ids: numpy.typing.NDArray[numpy.int64], rows: numpy.typing.NDArray[Any], files: list[tuple[int, int]]) -> None:
+        """
+        Writes rows to the files: for each shard a descriptor and the byte of its first row.
+        """
+
+@overload
+def initialize(distribution: str, a: float, b: float, seed: int, ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None: ...
+
+@overload
+def initialize(distribution: str, a: float, b: float, seed: int, ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')]) -> None:
+    """Fills rows with values that depend on the seed, the id and the column."""
 
 def empty(shape: Sequence[int], dtype: numpy.dtype[Any]) -> numpy.typing.NDArray[Any]:
     """An uninitialized array; a large one lies in 2 MB pages."""
@@ -126,3 +144,17 @@ def parse_rows(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='
 
 def copy_rows(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
     """Copies the binary values at each start into the rows of `out`."""
+
+def format_rows(rows: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]:
+    """Rows as lines of text: a token, and before each value a space."""
+
+def pack_rows(rows: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]:
+    """Rows in word2vec's binary form, with a newline after each."""
+
+def count_subwords(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], min_chars: int, max_chars: int, cut_end: bool, counts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')]) -> None:
+    """Fills `counts` with the number of fastText's n-grams of each token."""
+
+def subword_buckets(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], min_chars: int, max_chars: int, buckets: int, cut_end: bool, most: int) -> tuple[Annotated[NDArray[numpy.int64], dict(shape=(None,))], Annotated[NDArray[numpy.int64], dict(shape=(None,))]]:
+    """
+    The buckets of fastText's n-grams of all tokens, and where each token's begin; ValueError if they are more than `most`.
+    """

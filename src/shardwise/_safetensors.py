@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from shardwise._errors import StoreError
 
 PAGE = 4096
-_MAX_HEADER = 100_000_000  # the format's own bound
+MAX_HEADER = 100_000_000  # the format's own bound
 
 _NAMES = {
     "bool": "BOOL",
@@ -91,8 +92,39 @@ def make_header(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) ->
     return len(text).to_bytes(8, "little") + text
 
 
-def map_tensors(path: str) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file by name, as read-only arrays that are mapped from it.
+class LayoutError(ValueError):
+    """The header of a safetensors file is broken, or does not fit the file."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"expected {expected}, got {got}")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file: what it is, and at which byte of the file it begins.
+
+    `kind` is what the file calls its dtype; where that is not known here, `dtype` is raw bytes.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+    kind: str
+
+    @property
+    def is_known(self) -> bool:
+        return self.kind in _DTYPES
+
+    def array(self, data: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return it as a view of the bytes of the file."""
+        return data[self.begin : self.begin + self.size].view(self.dtype).reshape(self.shape)
+
+
+def map_tensors(path: str, *, private: bool = False) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a file by name, as arrays that are mapped from it.
+
+    They are read-only, or with `private` copied where they are written to, page by page.
 
     Raises:
         StoreError: the file is not what the format says.
@@ -100,72 +132,102 @@ def map_tensors(path: str) -> dict[str, NDArray[Any]]:
     """
     file, size = open_file(path)
     with file:
-        if size < 8:
-            raise _broken(path, "at least 8 bytes", f"{size}")
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, _MAX_HEADER):
-            raise _broken(
-                path, f"a header of at most {min(size - 8, _MAX_HEADER)} bytes", f"{length}"
-            )
-        header = _parse_header(path, file.read(length))
+        tensors = read_header(path, file, size)
         # Before Python 3.13 a mapping keeps a descriptor open for as long as it lives.
         untracked: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, **untracked)
+        access = mmap.ACCESS_COPY if private else mmap.ACCESS_READ
+        mapped = mmap.mmap(file.fileno(), size, access=access, **untracked)
+    data = np.frombuffer(mapped, np.uint8)
+    return {name: tensor.array(data) for name, tensor in tensors.items()}
+
+
+def read_header(path: str, file: BinaryIO, size: int) -> dict[str, Tensor]:
+    """Return where the tensors of an open file lie, by name; nothing but the header is read.
+
+    Raises:
+        StoreError: the file is not what the format says, or has a tensor of a dtype that is not
+            known here.
+    """
+    try:
+        tensors = read_layout(file, size)
+        for name, tensor in tensors.items():
+            if not tensor.is_known:
+                raise LayoutError(f"tensor {name!r} of a known dtype", f"{tensor.kind!r:.80}")
+    except LayoutError as error:
+        raise _broken(path, error) from None
+    return tensors
+
+
+def read_layout(file: BinaryIO, size: int, *, whole: bool = True) -> dict[str, Tensor]:
+    """Return where the tensors of a file of `size` bytes lie, by name, in the order of their bytes.
+
+    Args:
+        file: the file, at its beginning.
+        size: its bytes.
+        whole: refuse a file that is shorter or longer than its tensors.
+
+    Raises:
+        LayoutError: the file is not what the format says.
+    """
+    if size < 8:
+        raise LayoutError("at least 8 bytes", f"{size}")
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(size - 8, MAX_HEADER):
+        raise LayoutError(f"a header of at most {min(size - 8, MAX_HEADER)} bytes", f"{length}")
+    header = _parse_header(file.read(length))
     header.pop("__metadata__", None)
     begin = 8 + length
     tensors = {}
     end = 0
-    for name, entry in sorted(header.items(), key=lambda item: _offsets(path, *item)):
-        dtype, shape, span = _entry(path, name, entry)
-        if span[0] != end:
-            raise _broken(path, f"tensor {name!r} to begin at byte {end} of the data", f"{span[0]}")
-        end = span[1]
-        if end > size - begin:
-            raise _broken(path, f"{end} bytes of data", f"{size - begin}")
-        count = math.prod(shape)
-        flat = np.frombuffer(mapped, dtype, count, begin + span[0] if count else 0)
-        tensors[name] = flat.reshape(shape)
-    if end != size - begin:
-        raise _broken(path, f"{end} bytes of data", f"{size - begin}")
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
+        tensors[name] = tensor = _tensor(name, entry, begin)
+        if tensor.begin != begin + end:
+            raise LayoutError(
+                f"tensor {name!r} to begin at byte {end} of the data", f"{tensor.begin - begin}"
+            )
+        end += tensor.size
+        if whole and end > size - begin:
+            raise LayoutError(f"{end} bytes of data", f"{size - begin}")
+    if whole and end != size - begin:
+        raise LayoutError(f"{end} bytes of data", f"{size - begin}")
     return tensors
 
 
-def _parse_header(path: str, text: bytes) -> dict[str, Any]:
+def _parse_header(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _broken(path, "a header in JSON", f"{text[:40]!r} ({error})") from None
+        raise LayoutError("a header in JSON", f"{text[:40]!r} ({error})") from None
     if not isinstance(header, dict):
-        raise _broken(path, "a header that is a JSON object", f"{text[:40]!r}")
+        raise LayoutError("a header that is a JSON object", f"{text[:40]!r}")
     return header
 
 
-def _offsets(path: str, name: str, entry: Any) -> tuple[int, int]:
+def _offsets(name: str, entry: Any) -> tuple[int, int]:
     span = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not (isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span)):
-        raise _broken(path, f"two data_offsets of tensor {name!r}", f"{entry!r:.80}")
+        raise LayoutError(f"two data_offsets of tensor {name!r}", f"{entry!r:.80}")
     return span[0], span[1]
 
 
-def _entry(
-    path: str, name: str, entry: Any
-) -> tuple[np.dtype[Any], tuple[int, ...], tuple[int, int]]:
-    begin, end = _offsets(path, name, entry)
+def _tensor(name: str, entry: Any, origin: int) -> Tensor:
+    begin, end = _offsets(name, entry)
     kind, shape = entry.get("dtype"), entry.get("shape")
-    if not isinstance(kind, str) or kind not in _DTYPES:
-        raise _broken(path, f"tensor {name!r} of a known dtype", f"{kind!r:.80}")
+    if not isinstance(kind, str):
+        raise LayoutError(f"tensor {name!r} of a known dtype", f"{kind!r:.80}")
     if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
-        raise _broken(path, f"a shape of tensor {name!r}", f"{shape!r:.80}")
-    dtype = storable_dtype(_DTYPES[kind])
+        raise LayoutError(f"a shape of tensor {name!r}", f"{shape!r:.80}")
+    dtype = storable_dtype(_DTYPES[kind]) if kind in _DTYPES else np.dtype(np.uint8)
     if not is_array_shape(shape, dtype):
-        raise _broken(path, f"a shape of tensor {name!r} that an array can have", f"{shape!r:.80}")
-    if not 0 <= begin <= end < 1 << 63 or end - begin != math.prod(shape) * dtype.itemsize:
-        raise _broken(
-            path,
-            f"tensor {name!r} of {shape} {dtype} to fill its bytes",
+        raise LayoutError(f"a shape of tensor {name!r} that an array can have", f"{shape!r:.80}")
+    if not 0 <= begin <= end < 1 << 62 or (
+        kind in _DTYPES and end - begin != math.prod(shape) * dtype.itemsize
+    ):
+        raise LayoutError(
+            f"tensor {name!r} of {shape} {kind} to fill its bytes",
             f"data_offsets {[begin, end]!r:.80}",
         )
-    return dtype, tuple(shape), (begin, end)
+    return Tensor(dtype, tuple(shape), origin + begin, end - begin, kind)
 
 
 def is_array_shape(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
@@ -185,12 +247,11 @@ def open_file(path: str) -> tuple[BinaryIO, int]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise _broken(path, "a regular file", "something else")
+        raise _broken(path, LayoutError("a regular file", "something else"))
     return os.fdopen(descriptor, "rb"), status.st_size
 
 
-def _broken(path: str, expected: str, got: str) -> StoreError:
+def _broken(path: str, error: LayoutError) -> StoreError:
     return StoreError(
-        f"{path} is broken: expected {expected}, got {got}; restore the table from a copy, "
-        "or write it again"
+        f"{path} is broken: {error}; restore the table from a copy, or write it again"
     )

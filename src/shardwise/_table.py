@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from shardwise import _native
-from shardwise._arrays import as_rows, is_usable, private_copy
+from shardwise._arrays import as_row_shape, as_rows, as_values, is_usable, private_copy
 from shardwise._errors import IdTypeError, OutputError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
 from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
@@ -18,14 +19,28 @@ from shardwise._partition import Partition, as_partition, check_shard_sizes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shardwise.initializers import Initializer, RowMaker
+
+
+Mode: TypeAlias = Literal["r", "r+", "c"]
+
+
+class Files(Protocol):
+    """What the store gives a table that is open for writing."""
+
+    def write(self, rows: _native.Rows, ids: NDArray[np.int64], values: NDArray[Any]) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
 
 class Table:
     """Rows of one matrix, in one array or in shards, looked up by id.
 
-    Make one with `Table.from_array` or `Table.from_shards`, or open one from disk with
-    `Table.open`. A table of rank r holds `len(table)` rows of shape `table.shape[1:]`; only the
-    first axis is cut into shards. A table never changes its shards, and holds no copy of arrays
-    that it can read where they lie: what is written to them later is seen by later lookups.
+    Make one with `Table.from_array` or `Table.from_shards`, open one from disk with `Table.open`,
+    or make one there with `Table.create`. A table of rank r holds `len(table)` rows of shape
+    `table.shape[1:]`; only the first axis is cut into shards. A table never changes its shards, and
+    holds no copy of arrays that it can read where they lie: what is written to them later is seen
+    by later lookups.
 
     Example:
         >>> import numpy as np
@@ -39,10 +54,20 @@ class Table:
         (array(1), array(2))
     """
 
-    __slots__ = ("__weakref__", "_dtype", "_mapped", "_partition", "_rows", "_shape", "_shards")
+    __slots__ = (
+        "__weakref__",
+        "_dtype",
+        "_files",
+        "_mode",
+        "_partition",
+        "_rows",
+        "_shape",
+        "_shards",
+    )
 
     _dtype: np.dtype[Any]
-    _mapped: bool
+    _files: Files | None
+    _mode: Mode | None
     _partition: Partition
     _rows: _native.Rows
     _shape: tuple[int, ...]
@@ -120,7 +145,12 @@ class Table:
 
     @classmethod
     def _make(
-        cls, shards: Sequence[NDArray[Any]], partition: Partition, *, mapped: bool = False
+        cls,
+        shards: Sequence[NDArray[Any]],
+        partition: Partition,
+        *,
+        mode: Mode | None = None,
+        files: Files | None = None,
     ) -> Table:
         self = object.__new__(cls)
         first = shards[0]
@@ -128,7 +158,10 @@ class Table:
         self._partition = partition
         self._dtype = first.dtype
         self._shape = (partition.num_rows, *first.shape[1:])
-        self._mapped = mapped
+        self._mode = mode
+        self._files = files
+        if files is not None:
+            weakref.finalize(self, files.close)
         row_bytes = int(np.prod(first.shape[1:], dtype=np.int64)) * first.dtype.itemsize
         self._rows = _native.Rows(
             partition._core,
@@ -137,21 +170,95 @@ class Table:
             first.shape[1:],
             row_bytes,
             first.dtype.name if first.dtype.isnative else "swapped",
-            mapped,
+            mode is not None,
         )
         return self
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Table:
+    def open(cls, path: str | os.PathLike[str], mode: Mode = "r", *, verify: bool = False) -> Table:
         """Open a table on disk by memory map: nothing is read before it is looked up.
+
+        Args:
+            path: the directory.
+            mode: "r" to read. "r+" also to `write` in place: one table at a time may be open so,
+                until it is closed; who has it open to read sees the changes. "c" to `write` to a
+                private copy of the pages that change, which is lost with the table.
+            verify: read all files first and compare their checksums.
 
         Raises:
             TableNotFoundError: there is no table at `path`.
-            StoreError: the table is broken, or was written by a newer version.
+            StoreError: the table is broken, or was written by a newer version, or, for "r+",
+                another process writes to it.
+            OptionError: there is no such mode.
         """
         from shardwise.store import open_table  # upwards: the store imports the nouns it holds
 
-        return open_table(path).table
+        return open_table(path, mode, verify=verify).table
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        rows: int,
+        dim: int | tuple[int, ...],
+        dtype: Any = "float32",
+        *,
+        shards: int = 1,
+        partition: str | Partition = "mod",
+        initializer: str | Initializer | RowMaker = "zeros",
+        overwrite: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Table:
+        """Make a table on disk, of any size, and open it with mode "r+".
+
+        Args:
+            path: the directory; it is made.
+            rows: how many rows.
+            dim: how many values a row has, or the shape of a row.
+            dtype: the dtype of an element.
+            shards: how many shards.
+            partition: "mod", "div", or a `Partition` of as many rows.
+            initializer: the rows' first values: a name ("zeros", "uniform", "normal",
+                "truncated_normal", "glorot_uniform", "glorot_normal"), what a function of
+                `shardwise.initializers` gives, or a function of ids (int64[n]) that returns their
+                rows. Zeros take no room on the disk until they are written over.
+            overwrite: replace a table that is there.
+            metadata: any JSON object, kept with the table.
+            progress: called with (rows done, rows in all).
+
+        Raises:
+            TableExistsError: there is a table already, and `overwrite` is false.
+            StoreError: the dtype has no form on disk.
+            PartitionError: there is no such partition.
+            OptionError: there is no such initializer.
+
+        Example:
+            >>> import tempfile
+            >>> from shardwise import Table
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> with Table.create(f"{folder.name}/t", 1_000_000_000, 64, shards=8) as table:
+            ...     table.write([7, 999_999_999], [[1.0], [2.0]])
+            ...     table.lookup([7, 8, 999_999_999])[:, 0]
+            array([1., 0., 2.], dtype=float32)
+            >>> folder.cleanup()
+        """
+        from shardwise.store import create_table, open_table  # upwards, as above
+
+        if isinstance(partition, Partition) and shards == 1:
+            shards = partition.num_shards
+        cut = as_partition(partition, rows, shards)
+        create_table(
+            path,
+            (cut.num_rows, *as_row_shape(dim)),
+            dtype=dtype,
+            partition=cut,
+            initializer=initializer,
+            overwrite=overwrite,
+            metadata=metadata,
+            progress=progress,
+        )
+        return open_table(path, "r+").table
 
     def save(
         self,
@@ -194,6 +301,11 @@ class Table:
     def dtype(self) -> np.dtype[Any]:
         """The dtype of an element."""
         return self._dtype
+
+    @property
+    def mode(self) -> str:
+        """The mode that the table was opened with: "r", "r+" or "c"; else "memory"."""
+        return self._mode or "memory"
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -275,12 +387,101 @@ class Table:
         # Without this, Python would iterate by __getitem__, one lookup a row.
         raise TypeError("a Table is not iterable; look its rows up in batches of ids")
 
+    def write(self, ids: Any, rows: Any) -> None:
+        """Write rows over the rows of ids; where an id comes again, its last row stays.
+
+        A table in memory writes to the arrays that it was made of. With mode "r+" the files
+        change: other processes that have the table open see it, `flush` waits until it is on the
+        disk, and a process that is killed leaves every row that lies within one page (4,096 bytes)
+        of its file as it was or as it should be.
+
+        Args:
+            ids: integers of any dtype and shape.
+            rows: an array of shape `ids.shape + table.shape[1:]`, or what NumPy broadcasts to it;
+                of the table's dtype, or of one that NumPy casts to it as "same_kind".
+
+        Raises:
+            IdOutOfRangeError: an id is outside the table; nothing is written.
+            IdTypeError: ids are not integers.
+            TableError: `rows` have another shape or dtype, or the table cannot be written to.
+            StoreError: the table was closed.
+            OSError: the disk is full, or failed; some of the rows may be written.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> table = Table.from_array(np.zeros((4, 2)), shards=2)
+            >>> table.write([3, 0, 3], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+            >>> table.lookup([0, 1, 3])
+            array([[2., 2.],
+                   [0., 0.],
+                   [3., 3.]])
+        """
+        ids = as_ids(ids)
+        if ids.dtype == np.uint64 and (ids >= 1 << 63).any():
+            position = int((ids >= 1 << 63).argmax())
+            raise out_of_range_error(ids.shape, position, int(ids.flat[position]), len(self))
+        if self._files is None and not all(a.flags.writeable for a in self._shards):
+            advice = "make it of arrays that can be written"
+            if self._mode == "r":
+                advice = 'open it with Table.open(path, "r+"), or "c" for a private copy'
+            raise TableError(
+                f"expected a table that can be written to, got a read-only one; {advice}"
+            )
+        values = as_values(rows, ids.shape + self._shape[1:], self._dtype)
+        if any(np.may_share_memory(values, array) for array in self._shards):
+            values = values.copy()
+        flat = ids.reshape(-1).astype(np.int64, copy=False)
+        try:
+            if self._files is None:
+                self._rows.write(flat, values)
+            else:
+                self._files.write(self._rows, flat, values)
+        except _native.OutOfRangeId as error:
+            raise self._out_of_range(ids, error) from None
+
+    def prefetch(self, ids: Any) -> None:
+        """Begin to read the rows of a coming lookup from the disk, and return at once.
+
+        The pages are asked for on another thread, sorted as they lie in the files, as many as the
+        system's memory bears: at most 1 GiB may wait. Ids outside the table are passed over, and a
+        table in memory has nothing to do. A lookup reads ahead by itself where it finds pages
+        missing; this is for the time in which the caller still does something else.
+
+        Raises:
+            IdTypeError: ids are not integers.
+        """
+        ids = as_ids(ids)
+        if self._mode is not None:
+            self._rows.prefetch(ids)
+
+    def flush(self) -> None:
+        """Wait until everything that was written with mode "r+" is on the disk."""
+        if self._files is not None:
+            self._files.flush()
+
+    def close(self) -> None:
+        """End the writing of a table that is open with mode "r+": flush it, and let others write.
+
+        The table can still be read. It happens by itself, without the flush, when the table is not
+        used any more. For other tables there is nothing to do.
+        """
+        if self._files is not None:
+            self._files.flush()
+            self._files.close()
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def describe(self) -> dict[str, Any]:
         """Return what the table is and where it lies, as a JSON object.
 
-        Keys: `shape`, `dtype`, `row_bytes`, `bytes`, `partition`, `shards` (for each: `rows`,
-        `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB pages at present),
-        `threads` and `isa` (the instruction level that lookups use).
+        Keys: `mode`, `shape`, `dtype`, `row_bytes`, `bytes`, `partition`, `shards` (for each:
+        `rows`, `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB pages at
+        present), `threads` and `isa` (the instruction level that lookups use).
         """
         row_bytes = int(np.prod(self._shape[1:], dtype=np.int64)) * self._dtype.itemsize
         shards = []
@@ -290,11 +491,12 @@ class Table:
                 {
                     "rows": len(array),
                     "bytes": len(array) * row_bytes,
-                    "mapped": self._mapped,
+                    "mapped": self._mode is not None,
                     "huge_page_bytes": _native.huge_page_bytes(low, high - low),
                 }
             )
         return {
+            "mode": self.mode,
             "shape": list(self._shape),
             "dtype": str(self._dtype),
             "row_bytes": row_bytes,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from shardwise import formats, store
 from shardwise._errors import TableError
-from shardwise._partition import Partition, as_partition
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
 
@@ -17,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Vectors:
-    """A `Table` and a `Vocabulary` of as many tokens: row `i` is the vector of token `i`.
+    """A `Table` and a `Vocabulary`: row `i` is the vector of token `i`.
+
+    There may be more rows than tokens; the last rows then have none, and `len(vectors)` is the
+    number of tokens.
 
     Example:
         >>> import numpy as np
@@ -33,10 +35,9 @@ class Vectors:
     __slots__ = ("_table", "_vocabulary")
 
     def __init__(self, table: Table, vocabulary: Vocabulary) -> None:
-        if len(table) != len(vocabulary):
+        if len(table) < len(vocabulary):
             raise TableError(
-                f"expected as many tokens as rows, got {len(vocabulary)} tokens and "
-                f"{len(table)} rows"
+                f"expected a row for each token, got {len(vocabulary)} tokens and {len(table)} rows"
             )
         self._table = table
         self._vocabulary = vocabulary
@@ -65,24 +66,48 @@ class Vectors:
         *,
         shards: int = 1,
         partition: str = "mod",
+        format: str | None = None,
+        tensor: str | None = None,
+        tokens: str | None = None,
+        dim: int | None = None,
         limit: int | None = None,
         unknown: str | None = None,
     ) -> Vectors:
-        """Read a file of vectors (word2vec text or binary, GloVe text) into memory, as float32.
+        """Read a file of vectors into memory; see `shardwise.formats.open` for what can be read.
 
         Args:
             path: the file; its format is found out by what is in it.
             shards: on how many shards the rows are dealt.
             partition: "mod" or "div".
+            format: one of `shardwise.formats.FORMATS`, if it is not to be found out.
+            tensor: the tensor, array, variable or column with the rows, where there are several.
+            tokens: the array or column with the tokens, likewise.
+            dim: the number of values a row, found out by default.
             limit: read that many rows from the beginning only.
             unknown: the token of the file that stands for tokens that it does not have.
 
         Raises:
             FormatError: the file is not what its format promises.
+            TableError: it has no tokens.
+            OptionError: an option cannot have this value.
+            MissingLibraryError: its format needs a library that is not installed.
         """
-        source = formats.open(path, limit=limit, unknown=unknown)
-        table = Table.from_array(source.read(), shards, partition, copy=True)
-        return cls(table, source.vocabulary)
+        source = formats.open(
+            path,
+            format=format,
+            tensor=tensor,
+            tokens=tokens,
+            dim=dim,
+            limit=limit,
+            unknown=unknown,
+        )
+        if source.vocabulary is None:
+            raise TableError(
+                f"expected a file with tokens at {os.fspath(path)}, got rows alone "
+                f"({source.format}); make a table of it with shardwise.convert, and open it with "
+                "Table.open"
+            )
+        return cls(Table.from_array(source.read(), shards, partition, copy=True), source.vocabulary)
 
     def save(
         self,
@@ -158,84 +183,3 @@ class Vectors:
 
     def __repr__(self) -> str:
         return f"Vectors({self._table!r}, {self._vocabulary!r})"
-
-
-def convert(
-    source: str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    *,
-    shards: int = 1,
-    partition: str | Partition = "mod",
-    dtype: Any = None,
-    format: Any = None,
-    dim: int | None = None,
-    limit: int | None = None,
-    unknown: str | None = None,
-    overwrite: bool = False,
-    progress: Callable[[str, int, int], object] | None = None,
-) -> formats.Source:
-    r"""Make a table directory of a file of vectors, block by block, in little memory.
-
-    Args:
-        source: word2vec text or binary, or GloVe text.
-        path: the directory that is made; see `Table.save`.
-        shards: on how many shards the rows are dealt.
-        partition: "mod", "div", or a `Partition` of as many rows.
-        dtype: what the rows are stored as, float32 by default.
-        format: None finds out by what is in the file; see `shardwise.formats.open`.
-        dim: the number of values a row, found out by default.
-        limit: read that many rows from the beginning only.
-        unknown: the token of the file that stands for tokens that it does not have.
-        overwrite: replace a table that is there.
-        progress: called with ("read", bytes done, bytes in all), then with ("write", rows done,
-            rows in all).
-
-    Returns:
-        What was read: its `format`, `shape`, `vocabulary` and the number of `duplicates`, rows
-        left out because their token had come before.
-
-    Raises:
-        FormatError: the file is not what its format promises.
-        TableExistsError: there is a table already, and `overwrite` is false.
-        StoreError: the dtype has no form on disk.
-        PartitionError: there is no such partition.
-        OptionError: the dtype cannot hold the values.
-
-    Example:
-        >>> import pathlib, tempfile, shardwise
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     text = pathlib.Path(folder, "tiny.txt")
-        ...     _ = text.write_text("like 1 2\nthe 3 4\ncountry 5 6\n")
-        ...     _ = shardwise.convert(text, f"{folder}/tiny", shards=3)
-        ...     shardwise.Vectors.open(f"{folder}/tiny").lookup(["the", "country"])
-        array([[3., 4.],
-               [5., 6.]], dtype=float32)
-    """
-    # What is sure to fail should not fail after a long file was read.
-    if not overwrite:
-        store.refuse_existing(path)
-    stored = store.storable_dtype("float32" if dtype is None else dtype)
-    if isinstance(partition, Partition):
-        shards = partition.num_shards
-    else:
-        as_partition(partition, 0, shards)
-    notify = progress or (lambda stage, done, total: None)
-    found = formats.open(
-        source,
-        format=format,
-        dim=dim,
-        limit=limit,
-        unknown=unknown,
-        progress=lambda done, total: notify("read", done, total),
-    )
-    store.write_blocks(
-        path,
-        found.blocks(),
-        shape=found.shape,
-        dtype=stored,
-        partition=as_partition(partition, found.shape[0], shards),
-        vocabulary=found.vocabulary,
-        overwrite=overwrite,
-        progress=lambda done, total: notify("write", done, total),
-    )
-    return found

@@ -60,7 +60,7 @@ class Vocabulary:
             raise TokenTypeError(
                 f"expected an iterable of tokens, got one token, {tokens!r}; write [{tokens!r}]"
             )
-        data, offsets = _pack(list(tokens))
+        data, offsets = pack_tokens(list(tokens))
         self._set(data, offsets, None, unknown)
 
     @classmethod
@@ -166,7 +166,7 @@ class Vocabulary:
         return ids
 
     def _find(self, tokens: list[Token]) -> _Ids:
-        wanted, wanted_offsets = _pack(tokens)
+        wanted, wanted_offsets = pack_tokens(tokens)
         ids = np.empty(len(tokens), np.int64)
         try:
             _native.find_tokens(self._data, self._offsets, self._slots, wanted, wanted_offsets, ids)
@@ -279,8 +279,13 @@ def _frozen(name: str, array: Any, dtype: type) -> NDArray[Any]:
     return view
 
 
-def _pack(tokens: list[Token]) -> tuple[_Bytes, _Ids]:
-    """Lay the tokens' bytes end to end: (data, offsets)."""
+def pack_tokens(tokens: list[Token]) -> tuple[_Bytes, _Ids]:
+    """Lay the tokens' bytes end to end: (data, offsets).
+
+    Raises:
+        VocabularyError: a token cannot be written as UTF-8.
+        TokenTypeError: a token is neither `str` nor `bytes`.
+    """
     offsets = np.zeros(len(tokens) + 1, np.int64)
     if not tokens:
         return np.empty(0, np.uint8), offsets

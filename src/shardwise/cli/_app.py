@@ -15,9 +15,12 @@ from rich.text import Text
 
 from shardwise import ShardwiseError
 from shardwise.cli.convert import convert
+from shardwise.cli.create import create
 from shardwise.cli.explain import explain
 from shardwise.cli.info import info
 from shardwise.cli.lookup import lookup
+from shardwise.cli.reshard import reshard
+from shardwise.cli.verify import verify
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +65,9 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
 LOOSE = {"ignore_unknown_options": True}
 
 app.command()(told(convert))
+app.command()(told(create))
 app.command(context_settings=LOOSE)(told(lookup))
 app.command()(told(info))
+app.command()(told(reshard))
+app.command()(told(verify))
 app.command(context_settings=LOOSE)(told(explain))

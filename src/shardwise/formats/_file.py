@@ -18,6 +18,12 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 BOM = b"\xef\xbb\xbf"
 
+# A pickle of any protocol, but not the one that torch.save began its files with.
+_PICKLE = (
+    rb"(?:\x80[\x02-\x05](?!(?:\x95.{8})?\x8a\nl\xfc\x9cF)|c[\w.]+\n\w+\n[pq(]"
+    rb"|\((?:d|l|t)p0\n|[}\]]q\x00)"
+)
+
 # Files that people take for vectors, by their first bytes, and what to do then.
 _FOREIGN = tuple(
     (re.compile(magic, re.DOTALL), kind, advice)
@@ -25,15 +31,29 @@ _FOREIGN = tuple(
         (rb"SQLite format 3\x00", "an SQLite database", "export its vectors as text first"),
         (rb"\xff\xfe|\xfe\xff", "UTF-16 text", "convert it first: iconv -f UTF-16 -t UTF-8 FILE"),
         (
-            rb"\x80[\x02-\x05].{0,400}gensim",
-            "a gensim model, a pickle, which could run any program",
-            "export it where it came from: "
+            _PICKLE + rb".{0,60}gensim\.models\.keyedvectors",
+            "vectors of gensim in a pickle, which could run any program",
+            'export them where they came from: KeyedVectors.load("FILE")'
+            '.save_word2vec_format("FILE.bin", binary=True); a FILE.vectors.npy beside it is '
+            "read without its words",
+        ),
+        (
+            _PICKLE + rb".{0,60}gensim\.models\.(?:deprecated\.)?fasttext",
+            "a FastText model of gensim in a pickle, which could run any program",
+            "export it where it came from: gensim.models.fasttext.save_facebook_model("
+            'FastText.load("FILE"), "FILE.bin"), or its words alone: '
             'KeyedVectors.load("FILE").save_word2vec_format("FILE.bin", binary=True)',
         ),
         (
-            rb"\x80[\x02-\x05](?!\x8a\nl\xfc\x9cF)",
+            _PICKLE + rb".{0,400}gensim",
+            "a gensim model in a pickle, which could run any program",
+            "export it where it came from: "
+            'Word2Vec.load("FILE").wv.save_word2vec_format("FILE.bin", binary=True)',
+        ),
+        (
+            _PICKLE,
             "a pickle, which could run any program",
-            "export it where it came from",
+            "export it where it came from: numpy.save for an array",
         ),
         (rb"\x89HDF\r\n", "an HDF5 file", "save the weights with numpy.save"),
         (rb"version https://git-lfs", "a pointer of Git LFS", "fetch the file: git lfs pull"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from shardwise._errors import OptionError
 from shardwise.formats import (
@@ -54,6 +54,7 @@ def open(
     unknown: str | None = None,
     tensor: str | None = None,
     tokens: str | None = None,
+    partition: Literal["mod", "div"] | None = None,
     progress: Progress | None = None,
 ) -> Source:
     """Open a file of vectors, in any of `FORMATS`, plain or compressed (gzip, bzip2, xz, zstd).
@@ -77,19 +78,25 @@ def open(
         tensor: the name of the tensor, array, variable or column that holds the rows, where the
             file has several; found by its shape and the usual names by default.
         tokens: the name of the array or column that holds the tokens, likewise.
+        partition: how the pieces of a TensorFlow variable hold the rows: None takes them as they
+            follow each other; "div" or "mod" as `tf.nn.embedding_lookup` dealt them. Rows come in
+            the order of their ids. A file in one piece does not mind.
         progress: called with (bytes done, bytes in all) while the file is indexed.
 
     Raises:
         FormatError: the file is not what it promises; the message says where.
         OptionError: an option cannot have this value, or `unknown` is not a token of the file.
+        PartitionError: the pieces are not as long as `partition` cuts rows.
         MissingLibraryError: the format needs a library that is not installed; it says which.
         OSError: the file cannot be opened.
     """
     if format not in (None, "word2vec", *_FORMATS):
         known = ", ".join(map(repr, ("word2vec", *_FORMATS)))
         raise OptionError(f"expected format to be one of {known}, or None, got {format!r}")
+    if partition not in (None, "mod", "div"):
+        raise OptionError(f'expected partition to be "mod", "div" or None, got {partition!r}')
     options = Options(
-        positive("limit", limit), positive("dim", dim), unknown, tensor, tokens, progress
+        positive("limit", limit), positive("dim", dim), unknown, tensor, tokens, progress, partition
     )
     file = unpacked(map_file(_the_file(path)), options)
     if format == "word2vec":

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class Options:
     tensor: str | None = None
     tokens: str | None = None
     progress: Progress | None = None
+    partition: Literal["mod", "div"] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +12,11 @@ from numpy.typing import NDArray
 from shardwise import _native
 from shardwise.formats._file import File, fields_of
 from shardwise.formats._source import Found, Progress, Rows, Source, index_rows, make_source
+from shardwise.formats._token_rows import Tokens, refuse, row_with, write_rows
 
 _SPARSE = re.compile(rb"\d+:[-+]?[\d.]+([eE][-+]?\d+)?")
+# The end of a token that is read as a value, as `native/core/text.h` says.
+_FRACTION = re.compile(rb"[ \t]([^ \t\n]*[.eE][^ \t\n]*)\Z")
 LONG_LINE = 1 << 20  # bytes of a line that is looked at to tell the format
 
 
@@ -60,3 +65,30 @@ def refuse_sparse(file: File, begin: int) -> None:
             f"expected rows of values, got sparse rows (index:value, as in {fields[1][:40]!r}); "
             "write them out as dense rows first"
         )
+
+
+def write_lines(
+    file: BinaryIO, source: Source, blocks: Iterable[NDArray[Any]], tokens: Tokens, form: str
+) -> None:
+    """Write each row as a line, a space between its token and each of its values.
+
+    Raises:
+        OptionError: a token cannot be told from what is around it, or float32 cannot hold a value.
+    """
+    row = row_with(ord("\n"), tokens)
+    if row is not None:
+        raise refuse(row, tokens, form, "which has the end of a line in it", "write .safetensors")
+    for row in _rows_with_separators(tokens):
+        data, offsets = tokens
+        ends_in = _FRACTION.search(data[offsets[row] : offsets[row + 1]].tobytes())
+        if ends_in is not None and is_number(ends_in[1]):
+            what = "which ends in what would be read as a value"
+            raise refuse(row, tokens, form, what, "write .safetensors")
+    write_rows(file, source, blocks, tokens, _native.format_rows)
+
+
+def _rows_with_separators(tokens: Tokens) -> list[int]:
+    data, offsets = tokens
+    places = np.flatnonzero((data == ord(" ")) | (data == ord("\t")))
+    rows = np.unique(np.searchsorted(offsets, places, side="right")) - 1
+    return [row for row in rows.tolist() if 0 <= row < len(offsets) - 1]

@@ -6,7 +6,8 @@ space, and the values as little-endian float32, with or without a newline after 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ from shardwise.formats._text import (
     is_number,
     refuse_sparse,
     text_source,
+    write_lines,
 )
+from shardwise.formats._token_rows import refuse, row_with, tokens_of_rows, write_rows
 
 _HEADER_BYTES = 128  # two numbers need fewer
 
@@ -116,6 +119,43 @@ def open_binary(file: File, options: Options) -> Source:
         _native.copy_rows(file.data, starts, out)
 
     return make_source(file, "word2vec-binary", index, values, reader, options.unknown)
+
+
+def write_text(file: BinaryIO, source: Source, blocks: Iterable[NDArray[Any]]) -> None:
+    """Write word2vec's text form, as the shortest decimals that read back the same.
+
+    Lines end without a space, which all readers take.
+
+    Raises:
+        OptionError: a row has no token, a token cannot be told from what is around it, or float32
+            cannot hold a value.
+    """
+    tokens = tokens_of_rows(source, "word2vec's text")
+    file.write(b"%d %d\n" % source.shape)
+    write_lines(file, source, blocks, tokens, "word2vec's text")
+
+
+def write_binary(file: BinaryIO, source: Source, blocks: Iterable[NDArray[Any]]) -> None:
+    """Write word2vec's binary form, with a newline after each row, as word2vec itself writes it.
+
+    Raises:
+        OptionError: a row has no token, a token has a space in it or begins with a newline, or
+            float32 cannot hold a value.
+    """
+    form = "word2vec's binary form"
+    tokens = tokens_of_rows(source, form)
+    row, what = row_with(ord(" "), tokens), "which has a space in it"
+    if row is None:
+        data, offsets = tokens
+        begins = offsets[:-1][offsets[:-1] < offsets[1:]]
+        begins = begins[data[begins] == ord("\n")]
+        if begins.size:
+            row = int(np.searchsorted(offsets, begins[0], side="right")) - 1
+            what = "which begins with a newline"
+    if row is not None:
+        raise refuse(row, tokens, form, what, "write word2vec's text (.vec) or .safetensors")
+    file.write(b"%d %d\n" % source.shape)
+    write_rows(file, source, blocks, tokens, _native.pack_rows)
 
 
 def _checked_header(

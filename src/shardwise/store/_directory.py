@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 from shardwise._errors import StoreError, TableExistsError, TableNotFoundError
 from shardwise.store._manifest import NAME, Manifest, read_manifest
@@ -26,7 +26,7 @@ def writing(path: str, overwrite: bool) -> Iterator[tuple[str, int]]:
     """Hold the directory while a table is written to it; after a failure it is as it was."""
     made = _make_directory(path)
     try:
-        with _mark(path):
+        with hold(path):
             old = _check_place(path, overwrite)
             try:
                 yield path, 1 if old is None else old.generation + 1
@@ -55,8 +55,12 @@ def _make_directory(path: str) -> bool:
 
 
 @contextmanager
-def _mark(path: str) -> Iterator[None]:
-    """The mark of a writer, locked against a second one for as long as this process lives."""
+def hold(path: str) -> Iterator[None]:
+    """The mark of a writer, locked against a second one for as long as this process lives.
+
+    Raises:
+        StoreError: another process writes there, or this one has the table open for writing.
+    """
     where = os.path.join(path, _MARK)
     before = set(os.listdir(path))
     if before and NAME not in before and _MARK not in before:
@@ -66,13 +70,16 @@ def _mark(path: str) -> Iterator[None]:
         )
     with open(where, "a+", opener=_no_link) as file:
         _lock(file, where)
+        ours = os.getpid()
         try:
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(str(ours))
             file.flush()
             yield
         finally:
-            os.unlink(where)
+            if os.getpid() == ours:  # not in a child after fork: the lock is its parent's
+                with suppress(FileNotFoundError):  # the directory may be gone by now
+                    os.unlink(where)
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -92,9 +99,13 @@ def _lock(file: IO[str], where: str) -> None:
         mine = False
     if not mine:  # or it was the mark of a writer that finished just now
         file.seek(0)
+        holder = file.read()
+        advice = "wait until it is done"
+        if holder == str(os.getpid()):
+            advice = 'it is this one: close the table that it opened with mode "r+" first'
         raise StoreError(
             f"expected no other writer at {os.path.dirname(where)}, got process "
-            f"{file.read() or '(finishing)'}; wait until it is done"
+            f"{holder or '(finishing)'}; {advice}"
         )
 
 
@@ -152,12 +163,17 @@ def _remove_empty(path: str) -> None:
         return
 
 
+def sync_file(file: IO[Any]) -> None:
+    """Wait until a file's bytes are on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def commit(path: str, manifest: Manifest) -> None:
     fresh = os.path.join(path, f"{NAME}.new")
     with open(fresh, "w", encoding="utf-8") as file:
         file.write(manifest.to_json())
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     _sync_directory(path)  # the data files' names are durable before the manifest tells them
     os.replace(fresh, os.path.join(path, NAME))
     _sync_directory(path)

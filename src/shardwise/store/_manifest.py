@@ -24,15 +24,20 @@ _MAX_BYTES = 1 << 30
 _LIMIT = 1 << 63
 # A name, and no path: a manifest must not lead out of its directory.
 _FILE_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One data file: its name in the directory, its size, and XXH128 (seed 0) of all its bytes."""
+    """One data file: its name in the directory, its size, and XXH128 (seed 0) of all its bytes.
+
+    `xxh128` is None where it is not known: the file was changed in place, or made without being
+    filled.
+    """
 
     file: str
     bytes: int
-    xxh128: str
+    xxh128: str | None
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,13 @@ class Manifest:
     generation: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    def data_files(self) -> tuple[DataFile, ...]:
+        """All data files: the shards', then the vocabulary's."""
+        return (*self.shards, self.vocabulary) if self.vocabulary else self.shards
+
     def files(self) -> set[str]:
         """The names of all data files."""
-        files = (*self.shards, self.vocabulary) if self.vocabulary else self.shards
-        return {entry.file for entry in files}
+        return {entry.file for entry in self.data_files()}
 
     def to_json(self) -> str:
         """Return the manifest as text."""
@@ -183,9 +191,12 @@ def _data_file(entry: Any) -> DataFile:
         raise ValueError(
             f"expected the name of a .safetensors file in this directory, got {name!r:.80}"
         )
-    if type(size) is not int or not 0 <= size < _LIMIT or not isinstance(digest, str):
+    if type(size) is not int or not 0 <= size < _LIMIT:
+        raise ValueError(f"expected the size of {name} in bytes, got {size!r:.40}")
+    if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
         raise ValueError(
-            f"expected bytes and xxh128 of {name}, got {size!r:.40} and {digest!r:.40}"
+            f"expected xxh128 of {name} as 32 lower-case hexadecimal digits, or null, "
+            f"got {digest!r:.40}"
         )
     return DataFile(name, size, digest)
 

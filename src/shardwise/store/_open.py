@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import get_args
 
 from shardwise._errors import OptionError, ShardwiseError, StoreError
 from shardwise._safetensors import map_tensors, storable_dtype
-from shardwise._table import Table
+from shardwise._table import Mode, Table
 from shardwise._vocabulary import Vocabulary
+from shardwise.store._in_place import InPlace
 from shardwise.store._manifest import DataFile, Manifest, read_manifest
+from shardwise.store._verify import check
+
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class Stored:
     manifest: Manifest
 
 
-def open_table(path: str | os.PathLike[str]) -> Stored:
-    """Open the table directory at `path` by memory map.
+def open_table(path: str | os.PathLike[str], mode: Mode = "r", *, verify: bool = False) -> Stored:
+    """Open the table directory at `path` by memory map; see `Table.open`.
 
     Example:
         >>> import tempfile, numpy as np
@@ -34,13 +39,18 @@ def open_table(path: str | os.PathLike[str]) -> Stored:
 
     Raises:
         TableNotFoundError: there is no table.
-        StoreError: it is broken, or of a newer version.
+        StoreError: it is broken, or of a newer version; or another process writes to it.
+        OptionError: there is no such mode.
     """
+    if mode not in MODES:
+        raise OptionError(
+            f"expected mode as one of {', '.join(map(repr, MODES))}, got {mode!r:.40}"
+        )
     place = os.fspath(path)
     for _ in range(16):
         manifest = read_manifest(place)
         try:
-            return _map(place, manifest)
+            return _map_as(place, manifest, mode, verify)
         except FileNotFoundError as error:
             # Another process may have replaced the table between the two reads.
             if read_manifest(place).generation == manifest.generation:
@@ -51,11 +61,26 @@ def open_table(path: str | os.PathLike[str]) -> Stored:
     raise StoreError(f"the table at {place} is replaced again and again; stop its writers first")
 
 
-def _map(path: str, manifest: Manifest) -> Stored:
+def _map_as(path: str, manifest: Manifest, mode: Mode, verify: bool) -> Stored:
+    if mode != "r+":
+        if verify:
+            check(path, manifest)
+        return _map(path, manifest, mode, None)
+    files = InPlace(path)  # nobody replaces the table from here on
+    try:
+        if verify:
+            check(path, files.manifest)
+        return _map(path, files.manifest, mode, files)
+    except BaseException:
+        files.close()
+        raise
+
+
+def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> Stored:
     dtype = storable_dtype(manifest.dtype)
     shards = []
     for entry, rows in zip(manifest.shards, manifest.partition.shard_sizes, strict=True):
-        tensors = map_tensors(_sized(path, entry))
+        tensors = map_tensors(_sized(path, entry), private=mode == "c")
         shape = (rows, *manifest.shape[1:])
         weight = tensors.get("weight")
         if weight is None or weight.shape != shape or weight.dtype != dtype:
@@ -65,7 +90,7 @@ def _map(path: str, manifest: Manifest) -> Stored:
                 f"{dtype} of shape {shape}, got {got}; write the table again"
             )
         shards.append(weight)
-    table = Table._make(shards, manifest.partition, mapped=True)
+    table = Table._make(shards, manifest.partition, mode=mode, files=files)
     return Stored(table, _vocabulary(path, manifest), manifest)
 
 
@@ -77,8 +102,10 @@ def _vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
     try:
         arrays = tensors["tokens"], tensors["offsets"], tensors["slots"]
         vocabulary = Vocabulary.from_arrays(*arrays)
-        if len(vocabulary) != manifest.shape[0]:
-            raise OptionError(f"expected {manifest.shape[0]} tokens, got {len(vocabulary)}")
+        if len(vocabulary) > manifest.shape[0]:
+            raise OptionError(
+                f"expected at most {manifest.shape[0]} tokens, one a row, got {len(vocabulary)}"
+            )
         if manifest.unknown_id is not None:
             unknown = vocabulary.decode(manifest.unknown_id)
             vocabulary = Vocabulary.from_arrays(*arrays, unknown=unknown)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -12,14 +15,18 @@ from numpy.typing import NDArray
 
 from shardwise._errors import OptionError, TableError
 from shardwise._partition import Partition
+from shardwise._runtime import num_threads
 from shardwise._safetensors import make_header, storable_dtype
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
+from shardwise.store._deal import Dealer
 from shardwise.store._directory import commit, writing
+from shardwise.store._files import FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest
 
 _MAX_SHARDS = 99_999
 _BLOCK_BYTES = 16 << 20
+_SYNCS = 8  # files that are waited for at once at the end: the disk takes them together
 
 
 def write_table(
@@ -71,7 +78,7 @@ def write_blocks(
         shape: the shape of the whole table.
         dtype: what rows are stored as; blocks are converted to it.
         partition: how the rows are cut into shards, one file each.
-        vocabulary: as many tokens as rows, or None.
+        vocabulary: the tokens of the first rows, which may be all rows, or None.
         overwrite: replace a table that is there.
         metadata: any JSON object, kept with the table.
         progress: called with (rows done, rows in all).
@@ -84,25 +91,68 @@ def write_blocks(
         OptionError: `dtype` cannot hold the values, or there are more than 99,999 shards.
     """
     stored = storable_dtype(dtype)
-    if partition.num_shards > _MAX_SHARDS:
-        raise OptionError(
-            f"expected at most {_MAX_SHARDS} shards on disk, a file each, "
-            f"got {partition.num_shards}"
-        )
-    user = _as_metadata(metadata)
+    check_shards(partition)
+    user = as_metadata(metadata)
     if partition.num_rows != shape[0]:
         raise TableError(f"expected a partition of {shape[0]} rows, got {partition}")
-    if vocabulary is not None and len(vocabulary) != shape[0]:
+    if vocabulary is not None and len(vocabulary) > shape[0]:
         raise TableError(
-            f"expected as many tokens as rows, got {len(vocabulary)} tokens and {shape[0]} rows"
+            f"expected a row for each token, got {len(vocabulary)} tokens and {shape[0]} rows"
         )
+
+    def write_tokens(place: str, name: str) -> DataFile:
+        assert vocabulary is not None
+        return _write_vocabulary(place, name, vocabulary)
+
     with writing(os.fspath(path), overwrite) as (place, generation):
+        fill(
+            place,
+            generation,
+            blocks,
+            shape=shape,
+            stored=stored,
+            partition=partition,
+            tokens=None if vocabulary is None else write_tokens,
+            unknown_id=None if vocabulary is None else vocabulary.unknown_id,
+            metadata=user,
+            progress=progress,
+        )
+
+
+def fill(
+    place: str,
+    generation: int,
+    blocks: Iterable[NDArray[Any]],
+    *,
+    shape: tuple[int, ...],
+    stored: np.dtype[Any],
+    partition: Partition,
+    tokens: Callable[[str, str], DataFile] | None,
+    unknown_id: int | None,
+    metadata: dict[str, Any],
+    progress: Callable[[int, int], object] | None,
+) -> Manifest:
+    """Write and commit a table in a directory that `writing` holds; return its manifest.
+
+    A block is done with when the next one is asked for. `tokens` writes the vocabulary's file,
+    of a name in a directory.
+    """
+    row_bytes = math.prod(shape[1:]) * stored.itemsize
+    release = is_large(shape[0] * row_bytes)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(num_threads()))
         shards = [
-            _Writer(place, _file_name(f"weight-{k:05d}-of-{partition.num_shards:05d}", generation))
+            FileWriter(
+                place,
+                file_name(f"weight-{k:05d}-of-{partition.num_shards:05d}", generation),
+                release,
+            )
             for k in range(partition.num_shards)
         ]
         for writer, rows in zip(shards, partition.shard_sizes, strict=True):
-            writer.write(make_header({"weight": (stored, (rows, *shape[1:]))}))
+            header = make_header({"weight": (stored, (rows, *shape[1:]))})
+            writer.write(np.frombuffer(header, np.uint8))
+        dealer = Dealer(partition, shards, pool)
         done = 0
         for block in blocks:
             if block.shape[1:] != shape[1:] or done + len(block) > shape[0]:
@@ -110,29 +160,38 @@ def write_blocks(
                     f"expected blocks of {shape[0]} rows of shape {shape[1:]} in all, got one of "
                     f"shape {block.shape} after {done} rows"
                 )
-            _deal(_as_stored(block, stored, done), done, partition, shards)
+            dealer.deal(as_stored(block, stored, done), done)
             done += len(block)
             if progress is not None:
                 progress(done, shape[0])
         if done != shape[0]:
             raise TableError(f"expected blocks of {shape[0]} rows in all, got {done}")
-        tokens = None
-        if vocabulary is not None:
-            tokens = _write_vocabulary(place, _file_name("vocabulary", generation), vocabulary)
+        vocabulary = tokens and tokens(place, file_name("vocabulary", generation))
+        syncing = stack.enter_context(ThreadPoolExecutor(_SYNCS))
         manifest = Manifest(
             shape=tuple(shape),
             dtype=stored.newbyteorder("=").name,
             partition=partition,
-            shards=tuple(writer.finish() for writer in shards),
-            vocabulary=tokens,
-            unknown_id=None if vocabulary is None else vocabulary.unknown_id,
+            shards=tuple(syncing.map(FileWriter.finish, shards)),
+            vocabulary=vocabulary,
+            unknown_id=unknown_id,
             generation=generation,
-            metadata=user,
+            metadata=metadata,
         )
-        commit(place, manifest)
+    commit(place, manifest)
+    return manifest
 
 
-def _as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArray[Any]:
+def check_shards(partition: Partition) -> None:
+    """Refuse more shards than files should be."""
+    if partition.num_shards > _MAX_SHARDS:
+        raise OptionError(
+            f"expected at most {_MAX_SHARDS} shards on disk, a file each, "
+            f"got {partition.num_shards}"
+        )
+
+
+def as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArray[Any]:
     """Convert rows to what they are stored as, where no value is lost but by rounding."""
     if block.dtype == stored:
         return block
@@ -158,62 +217,30 @@ def _as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArra
     return cast
 
 
-class _Writer:
-    """A data file that grows; it is open only while it is written to, for shards may be many."""
-
-    def __init__(self, directory: str, name: str) -> None:
-        import xxhash
-
-        self._path = os.path.join(directory, name)
-        self._name = name
-        self._bytes = 0
-        self._hash = xxhash.xxh3_128()
-
-    def write(self, data: bytes | memoryview) -> None:
-        with open(self._path, "ab" if self._bytes else "wb") as file:
-            file.write(data)
-        self._hash.update(data)
-        self._bytes += len(data)
-
-    def finish(self) -> DataFile:
-        with open(self._path, "rb+") as file:
-            os.fsync(file.fileno())
-        return DataFile(self._name, self._bytes, self._hash.hexdigest())
-
-
-def _deal(block: NDArray[Any], first: int, partition: Partition, shards: list[_Writer]) -> None:
-    """Append the rows of consecutive ids from `first` to their shards: they are next there too."""
-    if partition.num_shards == 1:
-        return shards[0].write(_bytes_of(block))
-    owners, _ = partition.locate(np.arange(first, first + len(block)))
-    dealt = block[np.argsort(owners, kind="stable")]
-    wanted, counts = np.unique(owners, return_counts=True)
-    ends = np.cumsum(counts)
-    for k, begin, end in zip(wanted, ends - counts, ends, strict=True):
-        shards[k].write(_bytes_of(dealt[begin:end]))
-
-
-def _bytes_of(array: NDArray[Any]) -> memoryview:
-    flat: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return memoryview(flat)
-
-
 def _write_vocabulary(directory: str, name: str, vocabulary: Vocabulary) -> DataFile:
     data, offsets, slots = vocabulary.arrays()
     # The widest first: each begins on a multiple of its item size.
     arrays: dict[str, NDArray[Any]] = {"slots": slots, "offsets": offsets, "tokens": data}
-    writer = _Writer(directory, name)
-    writer.write(make_header({key: (a.dtype, a.shape) for key, a in arrays.items()}))
+    writer = FileWriter(directory, name)
+    header = make_header({key: (a.dtype, a.shape) for key, a in arrays.items()})
+    writer.write(np.frombuffer(header, np.uint8))
     for array in arrays.values():
-        writer.write(_bytes_of(array))
+        data = array.view(np.uint8)
+        for begin in range(0, data.size, _BLOCK_BYTES):
+            writer.write(data[begin : begin + _BLOCK_BYTES])
     return writer.finish()
 
 
-def _file_name(stem: str, generation: int) -> str:
+def file_name(stem: str, generation: int) -> str:
     return f"{stem}.safetensors" if generation == 1 else f"{stem}.{generation}.safetensors"
 
 
-def _as_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+def as_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metadata as it comes back from JSON.
+
+    Raises:
+        OptionError: it is no JSON object.
+    """
     try:
         user = json.loads(json.dumps({} if metadata is None else dict(metadata), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

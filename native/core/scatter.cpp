@@ -1,0 +1,210 @@
+#include "core/scatter.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#if !defined(_WIN32)
+#include <cerrno>
+#include <sys/uio.h>
+#endif
+
+#include "core/pages.h"
+#include "core/threads.h"
+
+namespace shardwise {
+namespace {
+
+constexpr std::size_t ring = 64; // places that are resolved, and their rows fetched, before they are written
+
+struct Target {
+    std::uint64_t shard;
+    std::uint64_t row;
+    std::size_t position;
+};
+
+template <Strategy S> void write_rows(const Scatter &task, std::size_t part, std::size_t parts) {
+    // An id is one part's alone, so the order of its rows is kept; neighbours share parts, and so lines.
+    const auto is_mine = [&](std::uint64_t id) {
+        return parts == 1 || ((id >> 6) * 0x9e3779b97f4a7c15U >> 32) % parts == part;
+    };
+    std::byte *to[ring];
+    std::size_t from[ring];
+    std::size_t held = 0;
+    const auto write_held = [&] {
+        for (std::size_t k = 0; k < held; ++k)
+            std::memcpy(to[k], task.rows + from[k] * task.row_bytes, task.row_bytes);
+        held = 0;
+    };
+    for (std::size_t i = 0; i < task.count; ++i) {
+        const auto id = static_cast<std::uint64_t>(task.ids[i]);
+        if (!is_mine(id))
+            continue;
+        const Place place = locate<S>(task.partition, id);
+        const Shard &shard = task.shards[place.shard];
+        to[held] =
+            const_cast<std::byte *>(shard.data) + static_cast<std::ptrdiff_t>(place.row) * shard.stride;
+        from[held] = i;
+#if defined(__GNUC__)
+        __builtin_prefetch(to[held], 1);
+#endif
+        if (++held == ring)
+            write_held();
+    }
+    write_held();
+}
+
+void write_part(const Scatter &task, std::size_t part, std::size_t parts) {
+    switch (task.partition.strategy) {
+    case Strategy::mod:
+        return write_rows<Strategy::mod>(task, part, parts);
+    case Strategy::div:
+        return write_rows<Strategy::div>(task, part, parts);
+    case Strategy::ranges:
+        return write_rows<Strategy::ranges>(task, part, parts);
+    case Strategy::whole:
+        break;
+    }
+    write_rows<Strategy::whole>(task, part, parts);
+}
+
+} // namespace
+
+void scatter(const Scatter &task) {
+    constexpr std::size_t bytes_for_threads = std::size_t{1} << 20;
+    if (task.row_bytes == 0)
+        return;
+    const std::size_t parts =
+        task.count * task.row_bytes < bytes_for_threads ? 1 : static_cast<std::size_t>(num_threads());
+    parallel_for(parts, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t part = begin; part < end; ++part)
+            write_part(task, part, parts);
+    });
+}
+
+#if defined(_WIN32)
+int write_to_files(const Scatter &, const ShardFile *) {
+    return 40; // ENOSYS
+}
+#else
+
+namespace {
+
+/// Writes buffers that follow each other in a file, all of them.
+int write_all(int descriptor, iovec *buffers, std::size_t count, std::int64_t at) {
+    while (count > 0) {
+        const ssize_t written = pwritev(descriptor, buffers, static_cast<int>(count), static_cast<off_t>(at));
+        if (written < 0) {
+            if (errno == EINTR)
+                continue;
+            return errno;
+        }
+        if (written == 0)
+            return EIO;
+        at += written;
+        auto left = static_cast<std::size_t>(written);
+        while (count > 0 && left >= buffers->iov_len) {
+            left -= buffers->iov_len;
+            ++buffers;
+            --count;
+        }
+        if (left > 0) {
+            buffers->iov_base = static_cast<std::byte *>(buffers->iov_base) + left;
+            buffers->iov_len -= left;
+        }
+    }
+    return 0;
+}
+
+template <Strategy S>
+void locate_all(const Scatter &task, std::size_t begin, std::size_t end, std::vector<Target> &targets) {
+    targets.clear();
+    for (std::size_t i = begin; i < end; ++i) {
+        const Place place = locate<S>(task.partition, static_cast<std::uint64_t>(task.ids[i]));
+        targets.push_back({place.shard, place.row, i});
+    }
+}
+
+/// The rows of ids [begin, end) in the order in which they lie in the files, each once: the last of equals.
+void sort_targets(const Scatter &task, std::size_t begin, std::size_t end, std::vector<Target> &targets) {
+    switch (task.partition.strategy) {
+    case Strategy::mod:
+        locate_all<Strategy::mod>(task, begin, end, targets);
+        break;
+    case Strategy::div:
+        locate_all<Strategy::div>(task, begin, end, targets);
+        break;
+    case Strategy::ranges:
+        locate_all<Strategy::ranges>(task, begin, end, targets);
+        break;
+    case Strategy::whole:
+        locate_all<Strategy::whole>(task, begin, end, targets);
+        break;
+    }
+    std::sort(targets.begin(), targets.end(), [](const Target &a, const Target &b) {
+        if (a.shard != b.shard)
+            return a.shard < b.shard;
+        return a.row != b.row ? a.row < b.row : a.position < b.position;
+    });
+    std::size_t kept = 0;
+    for (std::size_t k = 0; k < targets.size(); ++k) {
+        const bool again = k + 1 < targets.size() && targets[k + 1].shard == targets[k].shard &&
+                           targets[k + 1].row == targets[k].row;
+        if (!again)
+            targets[kept++] = targets[k];
+    }
+    targets.resize(kept);
+}
+
+int write_window(const Scatter &task, const ShardFile *files, const std::vector<Target> &targets) {
+    constexpr std::size_t most_buffers = 512;
+    iovec buffers[most_buffers];
+    for (std::size_t first = 0; first < targets.size();) {
+        const Target &start = targets[first];
+        std::size_t count = 0;
+        while (count < most_buffers && first + count < targets.size()) {
+            const Target &next = targets[first + count];
+            if (next.shard != start.shard || next.row != start.row + count)
+                break;
+            buffers[count++] = {const_cast<std::byte *>(task.rows) + next.position * task.row_bytes,
+                                task.row_bytes};
+        }
+        const ShardFile &file = files[start.shard];
+        const int error = write_all(file.descriptor, buffers, count,
+                                    file.begin + static_cast<std::int64_t>(start.row * task.row_bytes));
+        if (error != 0)
+            return error;
+        first += count;
+    }
+    return 0;
+}
+
+} // namespace
+
+int write_to_files(const Scatter &task, const ShardFile *files) {
+    if (task.row_bytes == 0)
+        return 0;
+    Gather places; // for its pages: part of a page can be written only when the whole was read
+    places.partition = task.partition;
+    places.shards = task.shards;
+    places.row_bytes = task.row_bytes;
+    places.ids = task.ids;
+    places.count = task.count;
+    const std::size_t window = read_ahead_rows(task.row_bytes);
+    std::vector<Target> targets;
+    for (std::size_t begin = 0; begin < task.count; begin += window) {
+        const std::size_t end = std::min(task.count, begin + window);
+        if (begin == 0)
+            read_ahead(pages_of(places, begin, end));
+        if (end < task.count)
+            read_ahead(pages_of(places, end, std::min(task.count, end + window)));
+        sort_targets(task, begin, end, targets);
+        if (const int error = write_window(task, files, targets); error != 0)
+            return error;
+    }
+    return 0;
+}
+
+#endif
+
+} // namespace shardwise

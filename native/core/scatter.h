@@ -1,0 +1,35 @@
+#pragma once
+// The inverse of a lookup: rows written over the rows of ids, in memory or in files.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/gather.h"
+
+namespace shardwise {
+
+struct Scatter {
+    PartitionView partition;
+    const Shard *shards = nullptr; // what is written to in memory
+    std::size_t row_bytes = 0;
+
+    const std::int64_t *ids = nullptr; // each in the table; of equal ids, the last one's row stays
+    std::size_t count = 0;
+    const std::byte *rows = nullptr; // count * row_bytes, contiguous
+};
+
+/// Writes to memory, on several threads where that pays.
+void scatter(const Scatter &task);
+
+/// Where a shard lies in a file: row k is at byte begin + k * row_bytes.
+struct ShardFile {
+    int descriptor;
+    std::int64_t begin;
+};
+
+/// Writes to files by system calls, each of one or more whole rows: what a process that is killed leaves of a
+/// row that lies within a page is the old row or the new one. Returns 0, or the system's error; rows may then
+/// have been written. The shards in memory must be maps of the files: their pages are read in ahead.
+int write_to_files(const Scatter &task, const ShardFile *files);
+
+} // namespace shardwise

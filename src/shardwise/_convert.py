@@ -1,0 +1,271 @@
+"""Rows and tokens from a file or a table directory into another, block by block."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from shardwise import formats, store
+from shardwise._errors import OptionError
+from shardwise._partition import Partition, as_partition
+from shardwise._vocabulary import Vocabulary
+from shardwise.formats._source import Source, positive
+from shardwise.formats._write import form_of, has_tokens, is_file_name, refuse_file
+from shardwise.store._manifest import NAME
+from shardwise.store._write import as_stored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What `convert` made, and of what.
+
+    Attributes:
+        path: what was made.
+        format: what it was made from: one of `shardwise.formats.FORMATS`, or "shardwise" for a
+            table directory.
+        to: what it is: "table", or one of `shardwise.formats.WRITABLE`.
+        shape: the shape of the whole, rows first.
+        dtype: the dtype of its rows.
+        partition: how a table is cut into shards; None for a file.
+        vocabulary: the tokens of the first rows, or None.
+        duplicates: how many rows were left out because their token had come before.
+        nonfinite: how many rows have a NaN or an infinity; they were kept.
+        lost_tokens: how many tokens were left out because the file has no place for them.
+    """
+
+    path: str
+    format: str
+    to: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    partition: Partition | None
+    vocabulary: Vocabulary | None
+    duplicates: int
+    nonfinite: int
+    lost_tokens: int
+
+
+def convert(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    shards: int | None = None,
+    partition: str | Partition | None = None,
+    dtype: Any = None,
+    format: str | None = None,
+    tensor: str | None = None,
+    tokens: str | None = None,
+    pieces: Literal["mod", "div"] | None = None,
+    dim: int | None = None,
+    limit: int | None = None,
+    unknown: str | None = None,
+    to: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Converted:
+    r"""Make a table directory or a file of another one, in little memory.
+
+    After any failure (an error, Ctrl-C) what was at `path` is as it was before.
+
+    Args:
+        source: a file that `shardwise.formats.open` reads, or a table directory.
+        path: the table directory that is made; or a file, where its name ends as one
+            (see `shardwise.formats.write`) and is not that of a directory.
+        shards: on how many shards a table's rows are dealt.
+        partition: "mod", "div", or a `Partition` of as many rows. Without it and `shards` the rows
+            stay cut as the source has them; "mod" and 1 shard where it does not cut them.
+        dtype: what the rows are stored as, by default as they are: float32 for text.
+        format: the source's; None finds out by what is in it.
+        tensor: the source's tensor, array, variable or column with the rows.
+        tokens: the source's array or column with the tokens.
+        pieces: how the pieces of a TensorFlow variable hold the rows; see `partition` of
+            `shardwise.formats.open`.
+        dim: the number of values a row, found out by default.
+        limit: read that many rows from the beginning only.
+        unknown: the token of the source that stands for tokens that it does not have.
+        to: "table", or one of `shardwise.formats.WRITABLE`; None looks at the name.
+        metadata: a JSON object, kept with what is made; it goes before what the source says.
+        overwrite: replace what is there.
+        progress: called with ("read", bytes done, bytes in all), then with ("write", rows done,
+            rows in all).
+
+    Raises:
+        FormatError: the file is not what its format promises.
+        TableExistsError: there is something already, and `overwrite` is false.
+        StoreError: the table is broken, or the dtype has no form on disk.
+        PartitionError: there is no such partition.
+        OptionError: the dtype cannot hold the values, the format not the rows or tokens, or an
+            option has no meaning here.
+        MissingLibraryError: a format needs a library that is not installed.
+
+    Example:
+        >>> import pathlib, tempfile, shardwise
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = pathlib.Path(folder, "tiny.txt")
+        ...     _ = text.write_text("like 1 2\nthe 3 4\ncountry 5 6\n")
+        ...     _ = shardwise.convert(text, f"{folder}/tiny", shards=3)
+        ...     _ = shardwise.convert(f"{folder}/tiny", f"{folder}/tiny.vec")
+        ...     print(pathlib.Path(folder, "tiny.vec").read_text(), end="")
+        3 2
+        like 1 2
+        the 3 4
+        country 5 6
+    """
+    # What is sure to fail should not fail after a long file was read.
+    kind = _kind_of(path, to)
+    if kind == "table":
+        if not overwrite:
+            store.refuse_existing(path)
+        if not isinstance(partition, Partition):
+            as_partition("mod" if partition is None else partition, 0, _number(shards))
+    else:
+        refuse_file(path, overwrite)
+        if shards is not None or partition is not None:
+            raise OptionError(
+                f"expected no shards and no partition for a file, got {os.fspath(path)} to write; "
+                'leave them out, or make a table of it with to="table"'
+            )
+    if dtype is not None:
+        store.storable_dtype(dtype)
+    notify = progress or (lambda stage, done, total: None)
+    found = _opened(
+        source,
+        format=format,
+        tensor=tensor,
+        tokens=tokens,
+        partition=pieces,
+        dim=dim,
+        limit=limit,
+        unknown=unknown,
+        progress=lambda done, total: notify("read", done, total),
+    )
+    stored = store.storable_dtype(found.dtype if dtype is None else dtype)
+    rows = _Rows(found, stored)
+    made = replace(
+        found, dtype=stored, metadata={**found.metadata, **(metadata or {})}, _rows=rows.read
+    )
+    cut = None
+    if kind == "table":
+        cut = _cut(found, shards, partition)
+        store.write_blocks(
+            path,
+            made.blocks(),
+            shape=made.shape,
+            dtype=stored,
+            partition=cut,
+            vocabulary=made.vocabulary,
+            overwrite=overwrite,
+            metadata=made.metadata,
+            progress=lambda done, total: notify("write", done, total),
+        )
+    else:
+        formats.write(
+            path,
+            made,
+            format=kind,
+            overwrite=overwrite,
+            progress=lambda done, total: notify("write", done, total),
+        )
+    keeps = kind == "table" or has_tokens(kind)
+    return Converted(
+        path=os.fspath(path),
+        format=found.format,
+        to=kind,
+        shape=made.shape,
+        dtype=stored.newbyteorder("="),
+        partition=cut,
+        vocabulary=found.vocabulary,
+        duplicates=found.duplicates,
+        nonfinite=rows.nonfinite,
+        lost_tokens=0 if keeps or found.vocabulary is None else len(found.vocabulary),
+    )
+
+
+def _kind_of(path: str | os.PathLike[str], to: str | None) -> str:
+    """What is to be made: "table", or the name of a format."""
+    if to == "table" or (to is None and (os.path.isdir(path) or not is_file_name(path))):
+        return "table"
+    return form_of(os.fspath(path), to)[0]
+
+
+def _cut(found: Source, shards: int | None, partition: str | Partition | None) -> Partition:
+    rows = found.shape[0]
+    if isinstance(partition, Partition):
+        return as_partition(partition, rows, _number(shards, partition.num_shards))
+    own = found.partition
+    if partition is None and shards is None and own is not None and own.num_rows == rows:
+        return own
+    return as_partition("mod" if partition is None else partition, rows, _number(shards))
+
+
+def _number(shards: int | None, default: int = 1) -> int:
+    return default if shards is None else shards
+
+
+class _Rows:
+    """Reads rows as they are to be stored, and counts those that have a NaN or an infinity."""
+
+    def __init__(self, source: Source, stored: np.dtype[Any]) -> None:
+        self._source = source
+        self._stored = stored
+        self.nonfinite = 0
+
+    def read(self, begin: int, end: int) -> NDArray[Any]:
+        block = self._source.read(begin, end)
+        self.nonfinite += _nonfinite_rows(block)
+        return as_stored(block, self._stored, begin)
+
+
+def _nonfinite_rows(block: NDArray[Any]) -> int:
+    if "float" not in block.dtype.name or not block.size:
+        return 0
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(block.min()) and np.isfinite(block.max()):  # the fast way: no temporary
+            return 0
+    return int(np.count_nonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1)))
+
+
+def _opened(path: str | os.PathLike[str], **options: Any) -> Source:
+    if not (os.path.isdir(path) and os.path.exists(os.path.join(path, NAME))):
+        return formats.open(path, **options)
+    for name in ("format", "tensor", "tokens", "partition"):
+        if options[name] is not None:
+            called = "pieces" if name == "partition" else name
+            raise OptionError(
+                f"expected no {called}= for the table directory {os.fspath(path)}, got "
+                f"{options[name]!r}; leave it out"
+            )
+    return _table(os.fspath(path), options["dim"], options["limit"], options["unknown"])
+
+
+def _table(path: str, dim: int | None, limit: int | None, unknown: str | None) -> Source:
+    stored = store.open_table(path)
+    width, wanted = math.prod(stored.table.shape[1:]), positive("dim", dim)
+    if wanted not in (None, width):
+        raise OptionError(f"expected rows of {dim} values (dim={dim}), got {width} at {path}")
+    words = stored.vocabulary
+    if words is None and unknown is not None:
+        raise OptionError(
+            f"expected a table with a vocabulary for unknown={unknown!r}, got one without at {path}"
+        )
+    rows = min(len(stored.table), positive("limit", limit) or len(stored.table))
+    if words is not None and (unknown is not None or rows < len(words)):
+        data, offsets, slots = words.arrays()
+        kept = rows >= len(words)
+        words = Vocabulary.from_arrays(
+            data if kept else data[: offsets[rows]],
+            offsets[: rows + 1],
+            slots if kept else None,
+            unknown=words.unknown if unknown is None else unknown,
+        )
+    source = formats.table_source(stored.table, words, path=path, metadata=stored.manifest.metadata)
+    return replace(source, shape=(rows, *source.shape[1:]))
