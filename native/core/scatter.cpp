@@ -7,6 +7,7 @@
 #if !defined(_WIN32)
 #include <cerrno>
 #include <sys/uio.h>
+#include <unistd.h>
 #endif
 
 #include "core/pages.h"
@@ -15,6 +16,7 @@
 namespace shardwise {
 namespace {
 
+constexpr std::size_t most_buffers = 512; // of one call of the system, which takes 1024
 constexpr std::size_t ring = 64; // places that are resolved, and their rows fetched, before they are written
 
 struct Target {
@@ -156,25 +158,74 @@ void sort_targets(const Scatter &task, std::size_t begin, std::size_t end, std::
     targets.resize(kept);
 }
 
-int write_window(const Scatter &task, const ShardFile *files, const std::vector<Target> &targets) {
-    constexpr std::size_t most_buffers = 512;
+/// Writes rows that lie one after the other by one call: those of targets [first, first + the result).
+std::size_t run_of(const std::vector<Target> &targets, std::size_t first) {
+    std::size_t count = 1;
+    while (count < most_buffers && first + count < targets.size() &&
+           targets[first + count].shard == targets[first].shard &&
+           targets[first + count].row == targets[first].row + count)
+        ++count;
+    return count;
+}
+
+iovec row_of(const Scatter &task, const Target &target) {
+    return {const_cast<std::byte *>(task.rows) + target.position * task.row_bytes, task.row_bytes};
+}
+
+/// The slow way, which names what is wrong: each run of neighbours is written to its file.
+int write_runs(const Scatter &task, const ShardFile *files, const std::vector<Target> &targets,
+               std::size_t first, std::size_t end) {
     iovec buffers[most_buffers];
-    for (std::size_t first = 0; first < targets.size();) {
+    while (first < end) {
+        const std::size_t count = std::min(run_of(targets, first), end - first);
+        for (std::size_t k = 0; k < count; ++k)
+            buffers[k] = row_of(task, targets[first + k]);
         const Target &start = targets[first];
-        std::size_t count = 0;
-        while (count < most_buffers && first + count < targets.size()) {
-            const Target &next = targets[first + count];
-            if (next.shard != start.shard || next.row != start.row + count)
-                break;
-            buffers[count++] = {const_cast<std::byte *>(task.rows) + next.position * task.row_bytes,
-                                task.row_bytes};
-        }
         const ShardFile &file = files[start.shard];
         const int error = write_all(file.descriptor, buffers, count,
                                     file.begin + static_cast<std::int64_t>(start.row * task.row_bytes));
         if (error != 0)
             return error;
         first += count;
+    }
+    return 0;
+}
+
+/// Writes the rows of some targets through the maps, by a call of the system that takes many at once: it is
+/// not interrupted within a page, and where a page cannot be had it says so, where a plain store would end
+/// the process. Returns whether all were written.
+bool write_through_maps([[maybe_unused]] const Scatter &task,
+                        [[maybe_unused]] const std::vector<Target> &targets,
+                        [[maybe_unused]] std::size_t first, [[maybe_unused]] std::size_t end) {
+#if defined(__linux__)
+    iovec from[most_buffers];
+    iovec to[most_buffers];
+    volatile const std::byte *touched = nullptr;
+    for (std::size_t k = first; k < end; ++k) {
+        const Shard &shard = task.shards[targets[k].shard];
+        from[k - first] = row_of(task, targets[k]);
+        to[k - first] = {const_cast<std::byte *>(shard.data) +
+                             static_cast<std::ptrdiff_t>(targets[k].row) * shard.stride,
+                         task.row_bytes};
+        // Pages of the source that are missing would be fetched in the middle of a row.
+        touched = static_cast<const std::byte *>(from[k - first].iov_base);
+        (void)touched[0];
+        (void)touched[task.row_bytes - 1];
+    }
+    const ssize_t written = process_vm_writev(getpid(), from, end - first, to, end - first, 0);
+    return written >= 0 && static_cast<std::size_t>(written) == (end - first) * task.row_bytes;
+#else
+    return false;
+#endif
+}
+
+int write_window(const Scatter &task, const ShardFile *files, const std::vector<Target> &targets) {
+    for (std::size_t first = 0; first < targets.size(); first += most_buffers) {
+        const std::size_t end = std::min(targets.size(), first + most_buffers);
+        if (!write_through_maps(task, targets, first, end)) {
+            if (const int error = write_runs(task, files, targets, first, end); error != 0)
+                return error;
+        }
     }
     return 0;
 }

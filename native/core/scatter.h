@@ -27,9 +27,9 @@ struct ShardFile {
     std::int64_t begin;
 };
 
-/// Writes to files by system calls, each of one or more whole rows: what a process that is killed leaves of a
-/// row that lies within a page is the old row or the new one. Returns 0, or the system's error; rows may then
-/// have been written. The shards in memory must be maps of the files: their pages are read in ahead.
+/// Writes to files by calls of the system, which are not interrupted within a page: what a process that is
+/// killed leaves of a row that lies within one is the old row or the new one. Returns 0, or the system's
+/// error; rows may then have been written. The shards in memory must be shared maps of the files.
 int write_to_files(const Scatter &task, const ShardFile *files);
 
 } // namespace shardwise

@@ -7,6 +7,7 @@
 #if !defined(_WIN32)
 #include <cerrno>
 #include <cstdio>
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 
@@ -102,17 +103,24 @@ void check_files(const Case &c) {
         ids[i] = static_cast<std::int64_t>(id % static_cast<std::uint64_t>(num_rows));
     }
     const std::vector<std::byte> rows = random_bytes(random, c.count * c.row_bytes);
-    const Memory memory(c.partition, c.row_bytes, 0, false); // addresses to read ahead: it is advice
-    const std::int64_t begin = 100;
+    const std::size_t begin = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     std::vector<std::FILE *> open;
     std::vector<ShardFile> files;
-    for (std::int64_t k = 0; k < c.partition.num_shards(); ++k) {
+    Memory memory(c.partition, c.row_bytes, 0, false); // for shards without rows
+    for (std::size_t k = 0; k < memory.shards.size(); ++k) {
         open.push_back(std::tmpfile());
         CHECK(open.back() != nullptr);
         const int descriptor = fileno(open.back());
-        const auto size = begin + c.partition.shard_size(k) * static_cast<std::int64_t>(c.row_bytes);
-        CHECK(ftruncate(descriptor, size) == 0);
-        files.push_back({descriptor, begin});
+        const auto rows_there =
+            static_cast<std::size_t>(c.partition.shard_size(static_cast<std::int64_t>(k)));
+        const std::size_t size = begin + rows_there * c.row_bytes;
+        CHECK(ftruncate(descriptor, static_cast<off_t>(size)) == 0);
+        files.push_back({descriptor, static_cast<std::int64_t>(begin)});
+        // Every other shard is a map that takes no writes: those go to the file.
+        const int access = k % 2 == 0 ? PROT_READ | PROT_WRITE : PROT_READ;
+        void *const place = mmap(nullptr, size, access, MAP_SHARED, descriptor, 0);
+        CHECK(place != MAP_FAILED);
+        memory.shards[k].data = static_cast<std::byte *>(place) + begin;
     }
     CHECK(write_to_files(task_of(c, memory, ids, rows), files.data()) == 0);
 
@@ -125,21 +133,30 @@ void check_files(const Case &c) {
         std::int64_t shard = 0;
         std::int64_t row = 0;
         c.partition.locate(&id, 1, &shard, &row);
-        const ssize_t read = pread(files[static_cast<std::size_t>(shard)].descriptor, found.data(),
-                                   c.row_bytes, begin + row * static_cast<std::int64_t>(c.row_bytes));
+        const ssize_t read =
+            pread(files[static_cast<std::size_t>(shard)].descriptor, found.data(), c.row_bytes,
+                  static_cast<std::int64_t>(begin) + row * static_cast<std::int64_t>(c.row_bytes));
         CHECK(read == static_cast<ssize_t>(c.row_bytes));
         const std::size_t i = last[static_cast<std::size_t>(id)];
         const std::byte *const expected = i == c.count ? zeros.data() : rows.data() + i * c.row_bytes;
         CHECK(std::memcmp(found.data(), expected, c.row_bytes) == 0);
     }
-    for (std::FILE *file : open)
-        std::fclose(file);
-
-    if (c.count > 0) { // a file that is not open for writing
+    if (c.count > 0 && c.partition.num_shards() > 1) { // files that are not open for writing either
         std::vector<ShardFile> closed = files;
-        for (ShardFile &file : closed)
-            file.descriptor = -1;
+        for (std::size_t k = 0; k < closed.size(); ++k) {
+            closed[k].descriptor = -1;
+            const auto rows_there =
+                static_cast<std::size_t>(c.partition.shard_size(static_cast<std::int64_t>(k)));
+            const auto *const place = memory.shards[k].data - begin;
+            CHECK(mprotect(const_cast<std::byte *>(place), begin + rows_there * c.row_bytes, PROT_READ) == 0);
+        }
         CHECK(write_to_files(task_of(c, memory, ids, rows), closed.data()) == EBADF);
+    }
+    for (std::size_t k = 0; k < open.size(); ++k) {
+        const auto rows_there =
+            static_cast<std::size_t>(c.partition.shard_size(static_cast<std::int64_t>(k)));
+        munmap(const_cast<std::byte *>(memory.shards[k].data - begin), begin + rows_there * c.row_bytes);
+        std::fclose(open[k]);
     }
 }
 #endif

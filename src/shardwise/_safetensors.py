@@ -15,7 +15,7 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,24 +121,28 @@ class Tensor:
         return data[self.begin : self.begin + self.size].view(self.dtype).reshape(self.shape)
 
 
-def map_tensors(path: str, *, private: bool = False) -> dict[str, NDArray[Any]]:
+def map_tensors(path: str, mode: Literal["r", "r+", "c"] = "r") -> dict[str, NDArray[Any]]:
     """Return the tensors of a file by name, as arrays that are mapped from it.
 
-    They are read-only, or with `private` copied where they are written to, page by page.
+    They are read-only, but with mode "c", where pages that are written to are copied. With "r+" the
+    map may be written to, for the native core.
 
     Raises:
         StoreError: the file is not what the format says.
         FileNotFoundError: there is no such file.
     """
-    file, size = open_file(path)
+    file, size = open_file(path, writable=mode == "r+")
     with file:
         tensors = read_header(path, file, size)
         # Before Python 3.13 a mapping keeps a descriptor open for as long as it lives.
         untracked: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        access = mmap.ACCESS_COPY if private else mmap.ACCESS_READ
-        mapped = mmap.mmap(file.fileno(), size, access=access, **untracked)
+        mapped = mmap.mmap(file.fileno(), size, access=_ACCESS[mode], **untracked)
     data = np.frombuffer(mapped, np.uint8)
+    data.flags.writeable = mode == "c"
     return {name: tensor.array(data) for name, tensor in tensors.items()}
+
+
+_ACCESS = {"r": mmap.ACCESS_READ, "r+": mmap.ACCESS_WRITE, "c": mmap.ACCESS_COPY}
 
 
 def read_header(path: str, file: BinaryIO, size: int) -> dict[str, Tensor]:
@@ -235,20 +239,21 @@ def is_array_shape(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
     return len(shape) <= 32 and math.prod(n or 1 for n in shape) * dtype.itemsize < 1 << 63
 
 
-def open_file(path: str) -> tuple[BinaryIO, int]:
+def open_file(path: str, *, writable: bool = False) -> tuple[BinaryIO, int]:
     """Open a file of a table for reading; return it and its size.
 
     Raises:
         StoreError: it is no regular file: a pipe, for example, would block.
         FileNotFoundError: there is no such file.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR if writable else os.O_RDONLY
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise _broken(path, LayoutError("a regular file", "something else"))
-    return os.fdopen(descriptor, "rb"), status.st_size
+    return os.fdopen(descriptor, "r+b" if writable else "rb"), status.st_size
 
 
 def _broken(path: str, error: LayoutError) -> StoreError:

@@ -51,6 +51,7 @@ def _make_directory(path: str) -> bool:
         raise TableNotFoundError(
             f"expected a directory to make {path} in, got none; make it first"
         ) from None
+    _sync_directory(os.path.dirname(os.path.abspath(path)))
     return True
 
 
@@ -61,7 +62,7 @@ def hold(path: str) -> Iterator[None]:
     Raises:
         StoreError: another process writes there, or this one has the table open for writing.
     """
-    where = os.path.join(path, _MARK)
+    where = os.path.join(os.path.abspath(path), _MARK)  # the working directory may change
     before = set(os.listdir(path))
     if before and NAME not in before and _MARK not in before:
         raise StoreError(

@@ -20,14 +20,14 @@ from shardwise.store._verify import forget_checksums
 class InPlace:
     """The files of a table that is open for writing: one writer's, until it is closed.
 
-    Rows are written by system calls, not through the map: a full disk is then an error and not the
-    end of the process, and what a killed process leaves of a row within a page is old or new.
+    Rows are written by calls of the system, not by plain stores to the map: a full disk is then an
+    error and not the end of the process, and of a row within a page, a kill leaves old or new.
     """
 
     mode = "r+"
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = os.path.abspath(path)  # the working directory may change
         self._held = ExitStack()
         self._files: list[tuple[int, int]] = []
         self._held.enter_context(hold(path))

@@ -80,7 +80,7 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
     dtype = storable_dtype(manifest.dtype)
     shards = []
     for entry, rows in zip(manifest.shards, manifest.partition.shard_sizes, strict=True):
-        tensors = map_tensors(_sized(path, entry), private=mode == "c")
+        tensors = map_tensors(_sized(path, entry), mode)
         shape = (rows, *manifest.shape[1:])
         weight = tensors.get("weight")
         if weight is None or weight.shape != shape or weight.dtype != dtype:

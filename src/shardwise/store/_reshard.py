@@ -163,7 +163,8 @@ class _Source:
         if not self._row_bytes:
             yield np.empty(self.manifest.shape, self.dtype)
             return
-        wide = 1 if stored is None else max(1, stored.itemsize / self.dtype.itemsize)
+        # A conversion takes memory for the block, the new one, and the search for lost values.
+        wide = 1 if stored is None else 2 * max(1, stored.itemsize / self.dtype.itemsize)
         step = max(1, int(_BLOCK_BYTES / wide) // self._row_bytes)
         buffers = np.empty((3, min(step, rows) * self._row_bytes), np.uint8)
         with ThreadPoolExecutor(num_threads()) as pool, ThreadPoolExecutor(1) as ahead:
