@@ -182,8 +182,8 @@ def work(begin: int, step: int, end: int, pipe: Connection) -> None:
     original = formats_open.map_file
     formats_open.map_file = lambda path: exact(original(path))
     mapped = store_open.map_tensors
-    store_open.map_tensors = lambda path, **options: {
-        name: array.copy() for name, array in mapped(path, **options).items()
+    store_open.map_tensors = lambda *arguments: {
+        name: array.copy() for name, array in mapped(*arguments).items()
     }
     all_seeds = seeds()
     with tempfile.TemporaryDirectory() as folder:
