@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from shardwise import Table, Vectors, Vocabulary
+from shardwise import Table, Vectors, Vocabulary, initializers
 from shardwise.cli import app
 
 NOVELS = Path(__file__).parents[2] / "shared" / "data" / "vectors" / "novels-100d.bin"
@@ -80,7 +80,7 @@ def finished(process):
 def test_convert_says_what_it_made(home):
     out = ran("convert", "tiny.txt", "new", "--shards", 3, "--partition", "div")
     assert out.startswith("new: 3 rows of 2 float32 values in 3 shards, from glove\n")
-    assert "1 rows left out: their token had come before" in out
+    assert "1 row left out, whose token had come before" in out
     vectors = Vectors.open("new")
     assert vectors["country"].tolist() == [5, 6]
     assert vectors.table.partition.strategy == "div"
@@ -115,8 +115,21 @@ def test_convert_the_other_way(home):
 def test_convert_tells_what_is_not_finite(home):
     Path("odd.txt").write_text("a nan 1\nb 2 3\nc -inf inf\n")
     out = ran("convert", "odd.txt", "odd")
-    assert out.endswith("from glove\n2 rows have a NaN or an infinity; they were kept\n")
+    assert out.endswith("from glove\n2 rows kept with a NaN or an infinity\n")
     assert "NaN" not in ran("convert", "tiny.txt", "even")
+
+
+def test_convert_tells_of_rows_without_tokens(home):
+    np.save("rows.npy", ROWS)
+    assert ran("convert", "rows.npy", "rows").endswith(
+        "from npy\nno tokens: its rows are looked up by id\n"
+    )
+    Vectors(Table.from_array(ROWS), Vocabulary(WORDS[:1])).save("one")
+    assert ran("convert", "one", "more").endswith(
+        "from shardwise\n1 token: the last 8 rows without one are looked up by id\n"
+    )
+    assert "vocabulary  1 token, the last 8 rows without one\n" in ran("info", "more")
+    assert "token" not in ran("convert", "t", "all")
 
 
 def test_convert_names_arrays(home):
@@ -137,7 +150,7 @@ def test_convert_overwrites_when_told(home):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["convert", "none.txt", "new"], "none.txt"),
+        (["convert", "none.txt", "new"], "none.txt: expected a file, got nothing of that name"),
         (["convert", "tiny.txt", "no/new"], "make it first"),
         (["convert", "tiny.txt", "tiny.txt"], "got a file"),
         (["convert", "tiny.txt", "new", "--dtype", "int8"], "dtype of floats"),
@@ -162,6 +175,13 @@ def test_convert_overwrites_when_told(home):
         (["lookup", "t", "--ids", "0", "-1"], "ids[1] = -1"),
         (["lookup", "t", "--ids", "9" * 30], "ids"),
         (["lookup", "t", "--ids", "9" * 5000], "whole numbers"),
+        (["lookup", "plain", "like"], "add --ids"),
+        (["create", "new", "--rows", "9", "--dim", "2", "--low", "1"], "got --low"),
+        (
+            ["create", "new", "--rows", "9", "--dim", "2", "--initializer", "normal", "--high=1"],
+            "--mean and --stddev",
+        ),
+        (["create", "new", "--rows", "9", "--dim", "2", "--initializer", "x"], "got 'x'"),
         (["info", "none"], "expected a table at none"),
         (["info", "."], "without shardwise.json"),
         (["explain", "--rows", "9", "--ids", "9"], "ids from 0 to 8"),
@@ -171,6 +191,7 @@ def test_convert_overwrites_when_told(home):
     ],
 )
 def test_what_cannot_be_done_is_one_line(home, arguments, words):
+    Table.from_array(ROWS).save("plain")
     before = sorted(os.listdir())
     assert words in failed(*arguments)
     assert sorted(os.listdir()) == before
@@ -190,8 +211,26 @@ def test_what_is_no_command(home):
 
 
 def test_help():
-    for command in ((), ("convert",), ("lookup",), ("info",), ("explain",)):
+    names = ("convert", "create", "lookup", "info", "reshard", "verify", "explain")
+    for command in ((), *((name,) for name in names)):
         assert "Usage: " in ran(*command, "--help")
+
+
+# --- create
+
+
+def test_create(home):
+    out = ran("create", "new", "--rows", 1, "--dim", 4, "--dtype", "float16", "--shards", 2)
+    assert out == "new: 1 row of 4 float16 values in 2 shards\n"
+    assert not Table.open("new").lookup([0]).any()
+    options = ("--initializer", "uniform", "--low", 1, "--high", 2, "--seed", 7)
+    ran("create", "new", "--rows", 100, "--dim", 4, *options, "--overwrite")
+    first = initializers.uniform(1, 2, seed=7)
+    with Table.create("same", 100, 4, initializer=first) as same:
+        ids = np.arange(100)
+        assert np.array_equal(Table.open("new").lookup(ids), same.lookup(ids))
+    ran("create", "other", "--rows", 9, "--dim", 4, "--initializer", "normal", "--mean", 50)
+    assert (Table.open("other").lookup(np.arange(9)) > 49).all()
 
 
 # --- lookup

@@ -242,6 +242,11 @@ def test_no_words(put):
     assert list(source.blocks()) == []
 
 
+def test_words_at_the_end_of_the_file(put):
+    with pytest.raises(FormatError, match="expected the matrix after the words"):
+        formats.open(put(file_of(matrix(ROWS[:5]), simple())))
+
+
 @pytest.mark.parametrize("limit", [1, 3, 5, 100])
 def test_limit(put, limit):
     content = file_of(buckets(FASTTEXT, 11), matrix(ROWS[:16]), norms([2] * 5))

@@ -396,3 +396,23 @@ def test_real_binary(name):
     check(
         formats.open(DATA / name, limit=len(rows)), "word2vec-binary", names(tokens), np.array(rows)
     )
+
+
+@pytest.mark.parametrize("form", ["word2vec-text", "word2vec-binary"])
+def test_no_rows_of_more_values_than_an_array_has(put, form):
+    for values in (1 << 62, 10**30):
+        with pytest.raises(FormatError, match="expected a shape that an array can have"):
+            formats.open(put(b"0 %d\n" % values), format=form)
+
+
+def test_a_limit_beyond_64_bits(put):
+    path = put(b"a 1 2\nb 3 4\n")
+    assert formats.open(path, limit=10**30).shape == (2, 2)
+    with pytest.raises(FormatError):
+        formats.open(path, dim=10**30)
+
+
+@pytest.mark.parametrize("option", ["tensor", "tokens"])
+def test_names_where_there_are_none(put, option):
+    with pytest.raises(OptionError, match=f"expected no {option}= for glove"):
+        formats.open(put(b"a 1 2\nb 3 4\n"), **{option: "x"})

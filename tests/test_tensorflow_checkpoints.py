@@ -260,9 +260,9 @@ def test_options():
     check(formats.open(path, limit=99), values(10, 4))
     with pytest.raises(FormatError, match=r"dim=5\), got variable 'words/embedding'"):
         formats.open(path, dim=5)
-    with pytest.raises(OptionError, match="has no tokens"):
+    with pytest.raises(OptionError, match="expected no tokens= for tensorflow"):
         formats.open(path, tokens="words")
-    with pytest.raises(OptionError, match="has no tokens"):
+    with pytest.raises(OptionError, match="expected no unknown= for a file without tokens"):
         formats.open(path, unknown="<unk>")
     with pytest.raises(OptionError, match="expected partition"):
         formats.open(path, partition="ranges")

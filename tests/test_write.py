@@ -1,13 +1,17 @@
 """Tables that change: `write` in memory and on disk, the modes of `open`, `create`, `prefetch`."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -29,6 +33,7 @@ from shardwise import (
     initializers,
     store,
 )
+from shardwise.store import _verify
 
 PARTITIONS = [
     Partition.mod(20, 1),
@@ -171,6 +176,16 @@ def test_values_that_would_be_cut(dtype, rows):
     assert (table.lookup(np.arange(4)) == 1).all()
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.float16, 1e6), (np.float32, 1e300)])
+def test_values_that_would_become_infinite(dtype, value):
+    table = Table.from_array(np.ones((4, 2), dtype))
+    with pytest.raises(TableError, match="can hold but for rounding"):
+        table.write([0], [[value, 1]])
+    assert (table.lookup(np.arange(4)) == 1).all()
+    table.write([0], [[np.inf, np.nan]])
+    assert np.array_equal(table.lookup(0), [np.inf, np.nan], equal_nan=True)
+
+
 @pytest.mark.parametrize("mode", ["memory", "r+", "c"])
 @pytest.mark.parametrize("bad", [-1, 20, 2**63 - 1, -(2**63)])
 def test_an_id_outside_changes_nothing(tmp_path, mode, bad):
@@ -246,23 +261,18 @@ def test_readers_see_what_is_written_in_place(tmp_path):
 
 def test_checksums_are_forgotten_before_the_first_change(tmp_path):
     array = start(PARTITIONS[1])
-
-    def digests():
-        manifest = json.loads((tmp_path / "t" / "shardwise.json").read_text())
-        return [shard["xxh128"] for shard in manifest["shards"]]
-
     table = on_disk(tmp_path / "t", array, PARTITIONS[1], "r+")
-    assert None not in digests()
+    assert None not in digests(tmp_path / "t")
     table.lookup([1])
     with pytest.raises(IdOutOfRangeError):
         table.write([99], 1)
     table.write([], np.empty((0, 3)))
     table.write([0], 1)
-    assert digests() == [None] * 3
+    assert digests(tmp_path / "t") == [None] * 3
     table.close()
     assert {one.state for one in store.verify_table(tmp_path / "t")} == {"unknown"}
     store.update_checksums(tmp_path / "t")
-    assert None not in digests()
+    assert None not in digests(tmp_path / "t")
     assert (Table.open(tmp_path / "t", verify=True).lookup(0) == 1).all()
 
 
@@ -313,6 +323,188 @@ def test_a_child_leaves_its_parents_lock_alone(tmp_path):
     table.write([3], 9)
     table.close()
     Table.open(tmp_path / "t", "r+").close()
+
+
+def digests(path):
+    manifest = json.loads((path / "shardwise.json").read_text())
+    return [shard["xxh128"] for shard in manifest["shards"]]
+
+
+def test_many_threads_write_first_at_once(tmp_path):
+    for _ in range(5):
+        table = on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r+")
+        barrier = threading.Barrier(4)
+
+        def write(k, table=table, barrier=barrier):
+            barrier.wait()
+            table.write(np.arange(k, 20, 4), k)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert digests(tmp_path / "t") == [None] * 3
+        assert (table.lookup(np.arange(20)) == (np.arange(20) % 4)[:, None]).all()
+        table.close()
+
+
+class SlowRows:
+    """Rows whose writing takes until it is told to end."""
+
+    def __init__(self):
+        self.begun, self.end = threading.Event(), threading.Event()
+
+    def write_files(self, ids, values, files):
+        for descriptor, _ in files:
+            os.fstat(descriptor)
+        self.begun.set()
+        assert self.end.wait(60)
+        for descriptor, _ in files:
+            os.fstat(descriptor)
+
+
+def test_close_waits_for_a_write(tmp_path):
+    table = on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r+")
+    rows = SlowRows()
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(table._files.write, rows, np.zeros(1, np.int64), None)
+        assert rows.begun.wait(60)
+        closing = pool.submit(table.close)
+        time.sleep(0.05)
+        assert not closing.done()  # its descriptors may be other files' after that
+        rows.end.set()
+        writing.result()
+        closing.result()
+    Table.open(tmp_path / "t", "r+").close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not(tmp_path):
+    table = on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r+")
+    rows = SlowRows()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(table._files.write, rows, np.zeros(1, np.int64), None)
+        assert rows.begun.wait(60)
+        child = multiprocessing.get_context("fork").Process(target=table.write, args=([2], 8))
+        child.start()
+        child.join(60)
+        code = child.exitcode
+        child.kill()
+        rows.end.set()
+        writing.result()
+    assert code == 0
+    assert (table.lookup(2) == 8).all()
+    table.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_writes_when_its_parent_is_done_leaves_no_wrong_checksum(tmp_path):
+    table = on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r+")
+    table.write([1], 5)
+    context = multiprocessing.get_context("fork")
+    go = context.Event()
+
+    def write():
+        assert go.wait(60)
+        table.write([2], 8)
+
+    child = context.Process(target=write)
+    child.start()
+    table.close()
+    store.update_checksums(tmp_path / "t")
+    go.set()
+    child.join()
+    assert child.exitcode == 0
+    assert digests(tmp_path / "t") == [None] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_link_that_is_moved_meanwhile(tmp_path):
+    for name in ("one", "two"):
+        on_disk(tmp_path / name, start(PARTITIONS[1]), PARTITIONS[1], "r")
+    (tmp_path / "now").symlink_to("one")
+    with Table.open(tmp_path / "now", "r+") as table:
+        (tmp_path / "now").unlink()
+        (tmp_path / "now").symlink_to("two")
+        table.write([2], 8)
+    assert digests(tmp_path / "one") == [None] * 3
+    assert {one.state for one in store.verify_table(tmp_path / "two")} == {"ok"}
+    # Two dots lead up from where the link leads to.
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    Table.from_array(start(PARTITIONS[1])).save(f"{tmp_path}/link/../t")
+    assert len(Table.open(tmp_path / "deep" / "t", "r+")) == 20
+
+
+def test_the_mark_of_another_directory_stays(tmp_path):
+    old = on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r+")
+    shutil.rmtree(tmp_path / "t")
+    new = on_disk(tmp_path / "t", start(PARTITIONS[2]), PARTITIONS[2], "r+")
+    old.close()
+    with pytest.raises(StoreError, match="it is this one"):
+        Table.open(tmp_path / "t", "r+")
+    new.close()
+    assert ".shardwise-writing" not in os.listdir(tmp_path / "t")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_a_writer_that_finishes_just_now(tmp_path, monkeypatch):
+    import fcntl
+
+    flock = fcntl.flock
+    left = [3]
+
+    def late(file, how):
+        if left[0]:
+            left[0] -= 1
+            os.unlink(tmp_path / "t" / ".shardwise-writing")
+        flock(file, how)
+
+    on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r")
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Table.open(tmp_path / "t", "r+"), pytest.raises(StoreError, match="it is this one"):
+        Table.open(tmp_path / "t", "r+")
+    assert left == [0]
+
+    def without(file, how):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    Table.open(tmp_path / "t", "r+").close()
+
+
+def test_a_disk_that_fails_ends_the_writing_too(tmp_path, monkeypatch):
+    table = on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r+")
+    table.write([0], 5)
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, "the disk failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="the disk failed"):
+            table.close()
+    Table.open(tmp_path / "t", "r+").close()
+
+
+def test_verified_while_it_is_changed_and_given_new_checksums(tmp_path):
+    on_disk(tmp_path / "t", start(PARTITIONS[1]), PARTITIONS[1], "r")
+    before = store.open_table(tmp_path / "t").manifest
+    with Table.open(tmp_path / "t", "r+") as table:
+        table.write([0], 5)
+    store.update_checksums(tmp_path / "t")
+    path = str(tmp_path / "t")
+    found = _verify._check_files(path, before.data_files(), None)
+    assert {one.state for one in found} == {"ok", "damaged"}
+    settled = _verify._settle(path, before, found)
+    assert {one.state for one in settled} == {"ok", "unknown"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems may refuse such maps")
+def test_a_private_copy_of_a_table_larger_than_memory(tmp_path):
+    Table.create(tmp_path / "t", 10**10, 64, "float32", shards=2).close()
+    table = Table.open(tmp_path / "t", "c")
+    table.write([5, 10**10 - 1], [[1], [2]])
+    assert table.lookup([5, 6, 10**10 - 1])[:, 0].tolist() == [1, 0, 2]
+    assert (Table.open(tmp_path / "t").lookup([5, 10**10 - 1]) == 0).all()
 
 
 FULL = """
@@ -434,6 +626,12 @@ def test_glorot_bounds():
     assert rows.std() == pytest.approx(np.sqrt(2 / 1024), rel=0.02)
 
 
+def test_an_initializer_that_was_not_called(tmp_path):
+    called = Table.create(tmp_path / "a", 10, 2, initializer=initializers.normal())
+    given = Table.create(tmp_path / "b", 10, 2, initializer=initializers.normal)
+    assert np.array_equal(called.lookup(range(10)), given.lookup(range(10)))
+
+
 def test_a_function_fills(tmp_path):
     def first(ids):
         return np.stack([ids, -ids], axis=1)
@@ -499,6 +697,7 @@ def test_create_keeps_what_is_there(tmp_path):
     [
         ("uniform", (1.0, -1.0)),
         ("uniform", (float("nan"), 1.0)),
+        ("uniform", (-1e308, 1e308)),
         ("normal", (0.0, -1.0)),
         ("normal", ("a", 1.0)),
         ("truncated_normal", (0.0, float("inf"))),
@@ -531,18 +730,21 @@ def test_lookups_of_what_the_system_forgot(tmp_path):
     rng = np.random.default_rng(1)
     array = rng.random((50_000, 64), dtype=np.float32)
     Table.from_array(array, shards=3).save(tmp_path / "t")
-    table = Table.open(tmp_path / "t")
     for count in (1, 100, 20_000, 40_000):
-        forget(tmp_path / "t")
+        forget(tmp_path / "t")  # which the system does only while nobody has the pages mapped
+        table = Table.open(tmp_path / "t")
         ids = rng.integers(0, 50_000, count)
         if count == 100:
             table.prefetch(ids)
         assert np.array_equal(table.lookup(ids), array[ids])
+        del table
         forget(tmp_path / "t")
+        table = Table.open(tmp_path / "t")
         ids[-1] = 50_000
         with pytest.raises(IdOutOfRangeError, match=rf"ids\[{count - 1}\] = 50000"):
             table.lookup(ids)
         assert (table.lookup(ids, out_of_range="zeros")[-1] == 0).all()
+        del table
 
 
 def forget(path: Path) -> None:

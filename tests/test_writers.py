@@ -1,4 +1,5 @@
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from shardwise import (
     MissingLibraryError,
     OptionError,
+    ShardwiseWarning,
     Table,
     TableExistsError,
     TableNotFoundError,
@@ -304,7 +306,9 @@ def test_other_formats(tmp_path, ending):
     if ending in (".parquet", ".arrow"):
         pytest.importorskip("pyarrow")
     rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    formats.write(tmp_path / f"a{ending}", source_of(rows, shards=2))
+    lost = pytest.warns(ShardwiseWarning, match="5 are left out")
+    with lost if ending in (".npy", ".pt") else contextlib.nullcontext():
+        formats.write(tmp_path / f"a{ending}", source_of(rows, shards=2))
     source = formats.open(tmp_path / f"a{ending}")
     assert np.array_equal(source.read(), rows)
     if ending not in (".npy", ".pt"):
@@ -321,8 +325,8 @@ def test_names_that_say_nothing(tmp_path):
     for form in ("word2vec", "fasttext", "csv"):
         with pytest.raises(OptionError, match="a format to write, one of 'glove'"):
             formats.write(tmp_path / "a.txt", source, format=form)
-    formats.write(tmp_path / "a.txt", source, format="npy")
-    assert formats.open(tmp_path / "a.txt").format == "npy"
+    formats.write(tmp_path / "a.txt", source, format="npz")
+    assert formats.open(tmp_path / "a.txt").format == "npz"
 
 
 def test_without_its_library(tmp_path, monkeypatch):

@@ -75,6 +75,12 @@ public:
                 throw nb::value_error("a shard has not the length that the partition gives");
             shards_.push_back({array_data(array), stride});
         }
+        if (mapped_) {
+            std::vector<std::size_t> rows;
+            for (std::int64_t k = 0; k < partition.num_shards(); ++k)
+                rows.push_back(static_cast<std::size_t>(partition.shard_size(k)));
+            advise_random(shards_.data(), rows.data(), rows.size(), row_bytes);
+        }
         task_.partition = partition_.view();
         task_.shards = shards_.data();
         task_.row_bytes = row_bytes;
@@ -154,7 +160,7 @@ public:
         int error = 0;
         {
             const ReleasedGil free;
-            error = write_to_files(task, places.data());
+            error = write_to_files(task, places.data(), watch_);
         }
         if (error != 0) {
             errno = error;

@@ -24,6 +24,16 @@ std::uintptr_t page_size() {
 #endif
 }
 
+std::size_t physical_bytes() {
+#if defined(_WIN32)
+    return std::size_t{8} << 30;
+#else
+    static const std::size_t bytes =
+        static_cast<std::size_t>(std::max(0L, sysconf(_SC_PHYS_PAGES))) * page_size();
+    return bytes;
+#endif
+}
+
 Place place_of(const PartitionView &p, std::uint64_t id) {
     switch (p.strategy) {
     case Strategy::mod:
@@ -103,14 +113,7 @@ void read_ahead([[maybe_unused]] const std::vector<PageRange> &ranges) {
 }
 
 std::size_t read_ahead_bound() {
-    constexpr std::size_t most = std::size_t{1} << 30;
-#if defined(_WIN32)
-    return most;
-#else
-    static const std::size_t bound =
-        std::min(most, static_cast<std::size_t>(std::max(0L, sysconf(_SC_PHYS_PAGES))) * (page_size() / 8));
-    return bound;
-#endif
+    return std::min(std::size_t{1} << 30, physical_bytes() / 8);
 }
 
 std::size_t read_ahead_rows(std::size_t row_bytes) {
@@ -131,11 +134,31 @@ void prefetch(const Gather &task) {
     }
 }
 
+void advise_random([[maybe_unused]] const Shard *shards, [[maybe_unused]] const std::size_t *rows,
+                   [[maybe_unused]] std::size_t count, [[maybe_unused]] std::size_t row_bytes) {
+#if !defined(_WIN32)
+    std::size_t bytes = 0;
+    for (std::size_t k = 0; k < count; ++k)
+        bytes += rows[k] * row_bytes;
+    if (bytes < physical_bytes() / 2)
+        return;
+    const std::uintptr_t mask = page_size() - 1;
+    for (std::size_t k = 0; k < count; ++k) {
+        const auto begin = reinterpret_cast<std::uintptr_t>(shards[k].data) & ~mask;
+        const auto end =
+            (reinterpret_cast<std::uintptr_t>(shards[k].data) + rows[k] * row_bytes + mask) & ~mask;
+        (void)posix_madvise(reinterpret_cast<void *>(begin), end - begin, POSIX_MADV_RANDOM);
+    }
+#endif
+}
+
 bool Watch::finds_cold(const Gather &task) {
     constexpr std::size_t many = 4096; // rows whose lookup takes far longer than to ask for one page
     constexpr std::size_t most_samples = 32;
     constexpr std::uint32_t rarely = 16;
     constexpr std::uint32_t wary_calls = 64;
+    if (task.count == 0 || task.row_bytes == 0)
+        return false;
     const std::uint32_t wary = wary_.load(std::memory_order_relaxed);
     std::size_t samples = std::min(task.count, most_samples);
     if (wary == 0) {
@@ -156,7 +179,7 @@ bool Watch::finds_cold(const Gather &task) {
 }
 
 std::size_t gather_mapped(const Gather &task, Watch &watch) {
-    if (task.count == 0 || task.row_bytes == 0 || !watch.finds_cold(task))
+    if (!watch.finds_cold(task))
         return gather(task);
     // While one window is copied, the next is on its way from the disk.
     const std::size_t window = read_ahead_rows(task.row_bytes);

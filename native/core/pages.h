@@ -33,6 +33,10 @@ void prefetch(const Gather &task);
 /// How many bytes of pages may wait to be asked for; what is beyond is left out.
 std::size_t read_ahead_bound();
 
+/// Tells the system that pages are touched in no order, if there are more of them than the memory holds well:
+/// what it would read around each missing page is not asked for, and pushes out what is.
+void advise_random(const Shard *shards, const std::size_t *rows, std::size_t count, std::size_t row_bytes);
+
 /// Remembers whether a table's pages were found missing of late, so that a lookup in memory need not ask.
 class Watch {
 public:

@@ -10,7 +10,6 @@
 #include <unistd.h>
 #endif
 
-#include "core/pages.h"
 #include "core/threads.h"
 
 namespace shardwise {
@@ -85,7 +84,7 @@ void scatter(const Scatter &task) {
 }
 
 #if defined(_WIN32)
-int write_to_files(const Scatter &, const ShardFile *) {
+int write_to_files(const Scatter &, const ShardFile *, Watch &) {
     return 40; // ENOSYS
 }
 #else
@@ -232,7 +231,7 @@ int write_window(const Scatter &task, const ShardFile *files, const std::vector<
 
 } // namespace
 
-int write_to_files(const Scatter &task, const ShardFile *files) {
+int write_to_files(const Scatter &task, const ShardFile *files, Watch &watch) {
     if (task.row_bytes == 0)
         return 0;
     Gather places; // for its pages: part of a page can be written only when the whole was read
@@ -241,13 +240,14 @@ int write_to_files(const Scatter &task, const ShardFile *files) {
     places.row_bytes = task.row_bytes;
     places.ids = task.ids;
     places.count = task.count;
+    const bool cold = watch.finds_cold(places);
     const std::size_t window = read_ahead_rows(task.row_bytes);
     std::vector<Target> targets;
     for (std::size_t begin = 0; begin < task.count; begin += window) {
         const std::size_t end = std::min(task.count, begin + window);
-        if (begin == 0)
+        if (cold && begin == 0)
             read_ahead(pages_of(places, begin, end));
-        if (end < task.count)
+        if (cold && end < task.count)
             read_ahead(pages_of(places, end, std::min(task.count, end + window)));
         sort_targets(task, begin, end, targets);
         if (const int error = write_window(task, files, targets); error != 0)

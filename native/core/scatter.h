@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/gather.h"
+#include "core/pages.h"
 
 namespace shardwise {
 
@@ -29,7 +30,8 @@ struct ShardFile {
 
 /// Writes to files by calls of the system, which are not interrupted within a page: what a process that is
 /// killed leaves of a row that lies within one is the old row or the new one. Returns 0, or the system's
-/// error; rows may then have been written. The shards in memory must be shared maps of the files.
-int write_to_files(const Scatter &task, const ShardFile *files);
+/// error; rows may then have been written. Pages that are not in memory are read in ahead. The shards in
+/// memory must be shared maps of the files.
+int write_to_files(const Scatter &task, const ShardFile *files, Watch &watch);
 
 } // namespace shardwise

@@ -122,7 +122,8 @@ void check_files(const Case &c) {
         CHECK(place != MAP_FAILED);
         memory.shards[k].data = static_cast<std::byte *>(place) + begin;
     }
-    CHECK(write_to_files(task_of(c, memory, ids, rows), files.data()) == 0);
+    Watch watch;
+    CHECK(write_to_files(task_of(c, memory, ids, rows), files.data(), watch) == 0);
 
     std::vector<std::size_t> last(static_cast<std::size_t>(num_rows), c.count);
     for (std::size_t i = 0; i < c.count; ++i)
@@ -150,7 +151,7 @@ void check_files(const Case &c) {
             const auto *const place = memory.shards[k].data - begin;
             CHECK(mprotect(const_cast<std::byte *>(place), begin + rows_there * c.row_bytes, PROT_READ) == 0);
         }
-        CHECK(write_to_files(task_of(c, memory, ids, rows), closed.data()) == EBADF);
+        CHECK(write_to_files(task_of(c, memory, ids, rows), closed.data(), watch) == EBADF);
     }
     for (std::size_t k = 0; k < open.size(); ++k) {
         const auto rows_there =

@@ -115,11 +115,21 @@ def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     text = issubclass(dtype.type, (np.bytes_, np.str_, np.void))
     whole = array.dtype.kind in "iu" and dtype.kind in "iu"  # such as numbers of Python's
     if np.can_cast(array.dtype, dtype, "safe" if text else "same_kind") or whole:
-        with np.errstate(over="ignore"):  # to infinity, as NumPy does when it assigns
+        with np.errstate(over="ignore"):  # told below
             cast = array.astype(dtype)
-        if not whole or bool((cast == array).all()):
+        if whole:
+            held = bool((cast == array).all())
+        else:
+            held = text or array.dtype.kind == "b" or not lost_to_infinity(array, cast).any()
+        if held:
             return cast
     raise TableError(
-        f"expected rows of {dtype}, or of what casts to it without loss, got {array.dtype}; "
+        f"expected rows of {dtype}, or of what it can hold but for rounding, got {array.dtype}; "
         "convert them with .astype first"
     )
+
+
+def lost_to_infinity(array: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which finite values a cast made infinite or NaN."""
+    lost: NDArray[np.bool_] = np.isfinite(array) & ~np.isfinite(cast)
+    return lost

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shardwise import formats, store
-from shardwise._errors import OptionError
+from shardwise._errors import FormatError, OptionError
 from shardwise._partition import Partition, as_partition
 from shardwise._vocabulary import Vocabulary
 from shardwise.formats._source import Source, positive
@@ -93,7 +93,8 @@ def convert(
         limit: read that many rows from the beginning only.
         unknown: the token of the source that stands for tokens that it does not have.
         to: "table", or one of `shardwise.formats.WRITABLE`; None looks at the name.
-        metadata: a JSON object, kept with what is made; it goes before what the source says.
+        metadata: a JSON object, kept with the table; it goes before what the source says. A file
+            has no place for it.
         overwrite: replace what is there.
         progress: called with ("read", bytes done, bytes in all), then with ("write", rows done,
             rows in all).
@@ -134,6 +135,11 @@ def convert(
                 f"expected no shards and no partition for a file, got {os.fspath(path)} to write; "
                 'leave them out, or make a table of it with to="table"'
             )
+        if metadata is not None:
+            raise OptionError(
+                f"expected no metadata for a file, which has no place for it, got "
+                f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
+            )
     if dtype is not None:
         store.storable_dtype(dtype)
     notify = progress or (lambda stage, done, total: None)
@@ -150,8 +156,13 @@ def convert(
     )
     stored = store.storable_dtype(found.dtype if dtype is None else dtype)
     rows = _Rows(found, stored)
+    keeps = kind == "table" or has_tokens(kind)
     made = replace(
-        found, dtype=stored, metadata={**found.metadata, **(metadata or {})}, _rows=rows.read
+        found,
+        dtype=stored,
+        vocabulary=found.vocabulary if keeps else None,
+        metadata={**found.metadata, **(metadata or {})},
+        _rows=rows.read,
     )
     cut = None
     if kind == "table":
@@ -175,7 +186,6 @@ def convert(
             overwrite=overwrite,
             progress=lambda done, total: notify("write", done, total),
         )
-    keeps = kind == "table" or has_tokens(kind)
     return Converted(
         path=os.fspath(path),
         format=found.format,
@@ -241,7 +251,7 @@ def _opened(path: str | os.PathLike[str], **options: Any) -> Source:
         if options[name] is not None:
             called = "pieces" if name == "partition" else name
             raise OptionError(
-                f"expected no {called}= for the table directory {os.fspath(path)}, got "
+                f"{os.fspath(path)}: expected no {called}= for a table directory, got "
                 f"{options[name]!r}; leave it out"
             )
     return _table(os.fspath(path), options["dim"], options["limit"], options["unknown"])
@@ -251,16 +261,25 @@ def _table(path: str, dim: int | None, limit: int | None, unknown: str | None) -
     stored = store.open_table(path)
     width, wanted = math.prod(stored.table.shape[1:]), positive("dim", dim)
     if wanted not in (None, width):
-        raise OptionError(f"expected rows of {dim} values (dim={dim}), got {width} at {path}")
+        raise FormatError(
+            f"{path}: expected rows of {dim} values (dim={dim}), got {width}; correct dim="
+        )
     words = stored.vocabulary
     if words is None and unknown is not None:
         raise OptionError(
-            f"expected a table with a vocabulary for unknown={unknown!r}, got one without at {path}"
+            f"{path}: expected no unknown= for a table without tokens, got {unknown!r}; "
+            "leave it out"
         )
     rows = min(len(stored.table), positive("limit", limit) or len(stored.table))
     if words is not None and (unknown is not None or rows < len(words)):
         data, offsets, slots = words.arrays()
         kept = rows >= len(words)
+        if unknown is None and words.unknown_id is not None and words.unknown_id >= rows:
+            raise OptionError(
+                f"{path}: expected limit= to keep the token that stands for unknown ones, "
+                f"{words.unknown!r} in row {words.unknown_id}, got limit={limit}; raise it, or "
+                "name one of the first tokens with unknown="
+            )
         words = Vocabulary.from_arrays(
             data if kept else data[: offsets[rows]],
             offsets[: rows + 1],
@@ -268,4 +287,8 @@ def _table(path: str, dim: int | None, limit: int | None, unknown: str | None) -
             unknown=words.unknown if unknown is None else unknown,
         )
     source = formats.table_source(stored.table, words, path=path, metadata=stored.manifest.metadata)
-    return replace(source, shape=(rows, *source.shape[1:]))
+    return (
+        source
+        if rows == source.shape[0]
+        else replace(source, shape=(rows, *source.shape[1:]), partition=None)
+    )

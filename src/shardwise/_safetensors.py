@@ -136,12 +136,29 @@ def map_tensors(path: str, mode: Literal["r", "r+", "c"] = "r") -> dict[str, NDA
         tensors = read_header(path, file, size)
         # Before Python 3.13 a mapping keeps a descriptor open for as long as it lives.
         untracked: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        mapped = mmap.mmap(file.fileno(), size, access=_ACCESS[mode], **untracked)
+        if mode == "c" and _NO_RESERVE:
+            kind: Any = {
+                "flags": mmap.MAP_PRIVATE | _NO_RESERVE,
+                "prot": mmap.PROT_READ | mmap.PROT_WRITE,
+            }
+        else:
+            kind = {"access": _ACCESS[mode]}
+        mapped = mmap.mmap(file.fileno(), size, **kind, **untracked)
     data = np.frombuffer(mapped, np.uint8)
     data.flags.writeable = mode == "c"
     return {name: tensor.array(data) for name, tensor in tensors.items()}
 
 
+def _no_reserve() -> int:
+    """Linux's flag for private copies of files larger than the memory: only a few pages change."""
+    if sys.platform != "linux":
+        return 0
+    # Python before 3.13 does not name it; it is the same number on these.
+    usual = 0x4000 if os.uname().machine in ("x86_64", "aarch64", "riscv64", "s390x") else 0
+    return int(getattr(mmap, "MAP_NORESERVE", usual))
+
+
+_NO_RESERVE = _no_reserve()
 _ACCESS = {"r": mmap.ACCESS_READ, "r+": mmap.ACCESS_WRITE, "c": mmap.ACCESS_COPY}
 
 

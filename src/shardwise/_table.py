@@ -431,7 +431,8 @@ class Table:
         values = as_values(rows, ids.shape + self._shape[1:], self._dtype)
         if any(np.may_share_memory(values, array) for array in self._shards):
             values = values.copy()
-        flat = ids.reshape(-1).astype(np.int64, copy=False)
+        # A copy: ids that another thread changes after they were checked would lead anywhere.
+        flat = ids.reshape(-1).astype(np.int64)
         try:
             if self._files is None:
                 self._rows.write(flat, values)
@@ -467,8 +468,10 @@ class Table:
         used any more. For other tables there is nothing to do.
         """
         if self._files is not None:
-            self._files.flush()
-            self._files.close()
+            try:
+                self._files.flush()
+            finally:  # also where the disk failed: what is lost is lost, and others may write
+                self._files.close()
 
     def __enter__(self) -> Table:
         return self

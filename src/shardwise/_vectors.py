@@ -35,6 +35,15 @@ class Vectors:
     __slots__ = ("_table", "_vocabulary")
 
     def __init__(self, table: Table, vocabulary: Vocabulary) -> None:
+        for name, given, wanted in (
+            ("table", table, Table),
+            ("vocabulary", vocabulary, Vocabulary),
+        ):
+            if not isinstance(given, wanted):
+                raise TableError(
+                    f"expected {name} as a {wanted.__name__}, got {type(given).__name__}; make one "
+                    "with Table.from_array(rows), Vocabulary(tokens)"
+                )
         if len(table) < len(vocabulary):
             raise TableError(
                 f"expected a row for each token, got {len(vocabulary)} tokens and {len(table)} rows"

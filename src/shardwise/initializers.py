@@ -64,8 +64,10 @@ class Initializer:
             )
         if self.kind in ("normal", "truncated_normal") and self.b < 0:
             raise OptionError(f"expected a standard deviation from 0, got {self.b}")
-        if self.kind == "uniform" and self.a > self.b:
-            raise OptionError(f"expected low <= high, got {self.a} and {self.b}")
+        if self.kind == "uniform" and not 0 <= float(self.b) - float(self.a) < math.inf:
+            raise OptionError(
+                f"expected low <= high, and a finite difference, got {self.a} and {self.b}"
+            )
 
     @staticmethod
     def defaults(kind: str) -> tuple[float, float]:
@@ -166,6 +168,10 @@ def as_initializer(
     Raises:
         OptionError: there is no such initializer.
     """
+    given: object = initializer
+    for function in _FUNCTIONS:
+        if given is function:  # it itself, not called
+            initializer = function()
     if isinstance(initializer, str):
         initializer = Initializer(initializer, *Initializer.defaults(initializer))
     if isinstance(initializer, Initializer):
@@ -173,6 +179,9 @@ def as_initializer(
     if not callable(initializer):
         raise unknown_initializer(initializer)
     return initializer
+
+
+_FUNCTIONS = (zeros, uniform, normal, truncated_normal, glorot_uniform, glorot_normal)
 
 
 def unknown_initializer(initializer: object) -> OptionError:

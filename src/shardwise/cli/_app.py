@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import inspect
 import io
 import os
 import sys
@@ -51,14 +53,35 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except (ShardwiseError, OSError, MemoryError, UnicodeError) as error:
-            what = Text.assemble(("error:", "bold red"), " ", str(error) or "out of memory")
+            what = Text.assemble(("error:", "bold red"), " ", _words(error))
             Console(stderr=True, soft_wrap=True, highlight=False).print(what)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
             raise typer.Exit(130) from None
 
+    run.__doc__ = _unwrapped(command.__doc__)
     return run
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, without the numbers that systems have for it."""
+    if not isinstance(error, OSError) or isinstance(error, ShardwiseError) or not error.strerror:
+        return str(error) or "out of memory"
+    known = isinstance(error.filename, str | bytes)
+    name = f"{os.fsdecode(error.filename)}: " if known else ""
+    if error.errno == errno.ENOENT:
+        return f"{name}expected a file, got nothing of that name"
+    if error.errno == errno.EFBIG:
+        return f"{name}{error.strerror} for this file system; a table may have more --shards"
+    return f"{name}{error.strerror}"
+
+
+def _unwrapped(text: str | None) -> str | None:
+    """A text without the line breaks inside its paragraphs, which help would show as they are."""
+    if text is None:  # as it is with python -OO
+        return None
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n"))
 
 
 # Words and ids may begin with a dash: "-1" is an id to explain, "--" a word.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 
 
@@ -14,3 +16,15 @@ class Printer(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the caller, as `print` does; rich would end the program with an error."""
         raise BrokenPipeError
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 shard", "3 shards"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def rows_of(shape: tuple[int, ...], dtype: Any) -> str:
+    """What a table of this shape holds: "3 rows of 2 float32 values"."""
+    rows, *row = shape
+    values = f"{' x '.join(map(str, row))} {dtype} values" if row else f"one {dtype} value"
+    return f"{counted(rows, 'row')} of {values}"

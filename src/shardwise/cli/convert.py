@@ -9,6 +9,7 @@ import typer
 
 import shardwise
 from shardwise import formats
+from shardwise.cli._print import counted, rows_of
 from shardwise.cli._progress import progress_bar
 
 
@@ -22,9 +23,12 @@ def convert(
             metavar="OUT", help="the table directory that is made, or a file: OUT.vec, OUT.npy, ..."
         ),
     ],
-    shards: Annotated[int | None, typer.Option(help="how many shards a table gets")] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="how many shards a table gets; as IN is cut, or 1")
+    ] = None,
     partition: Annotated[
-        str | None, typer.Option(help="how rows are dealt to shards: mod or div")
+        str | None,
+        typer.Option(help="how rows are dealt to shards: mod or div; as IN is cut, or mod"),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="what rows are stored as, e.g. float16; as in IN by default")
@@ -34,7 +38,11 @@ def convert(
         typer.Option(help=f"what OUT is: table, {', '.join(formats.WRITABLE)}; by its name else"),
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="the format of IN, if it is mistaken")
+        str | None,
+        typer.Option(
+            "--format",
+            help=f"what IN is, where it is taken for something else: {', '.join(formats.FORMATS)}",
+        ),
     ] = None,
     tensor: Annotated[
         str | None, typer.Option(help="the tensor, array or column of IN that holds the rows")
@@ -48,14 +56,18 @@ def convert(
     unknown: Annotated[
         str | None, typer.Option(help="the token of IN that stands for all tokens it lacks")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="read only the first rows")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="read only so many rows, from the beginning")
+    ] = None,
     dim: Annotated[int | None, typer.Option(help="values a row, if IN leaves it open")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is at OUT")] = False,
 ) -> None:
     """Make a table of a file of vectors, or a file of a table, or one file of another.
 
-    The format of IN is found out by what is in it, that of OUT by its name. If anything goes wrong
-    or Ctrl-C is pressed, OUT is as it was before.
+    The format of IN is found out by what is in it, that of OUT by the ending of its name: .txt is
+    glove, .vec and .bin are word2vec; .npy, .npz, .safetensors, .pt, .parquet and .arrow are what
+    they say; any other name is a table directory. If anything goes wrong or Ctrl-C is pressed, OUT
+    is as it was before.
 
     Example: shardwise convert glove.6B.100d.txt glove --shards 3 --partition mod
     """
@@ -75,23 +87,26 @@ def convert(
     }
     with progress_bar() as show:
         made = shardwise.convert(source, target, **options, progress=show)
-    print(_sentence(made))
+    place = f"as {made.to}"
+    if made.partition is not None:
+        place = f"in {counted(made.partition.num_shards, 'shard')}"
+    print(f"{made.path}: {rows_of(made.shape, made.dtype)} {place}, from {made.format}")
+    if made.to == "table":
+        _tell_rows_without_tokens(made)
     if made.duplicates:
-        print(f"{made.duplicates} rows left out: their token had come before")
+        print(f"{counted(made.duplicates, 'row')} left out, whose token had come before")
     if made.nonfinite:
-        print(f"{made.nonfinite} rows have a NaN or an infinity; they were kept")
+        print(f"{counted(made.nonfinite, 'row')} kept with a NaN or an infinity")
     if made.lost_tokens:
         print(
-            f"{made.lost_tokens} tokens left out: {made.to} has no place for them; "
+            f"{counted(made.lost_tokens, 'token')} left out: {made.to} has no place for them; "
             "npz, safetensors and parquet have"
         )
 
 
-def _sentence(made: shardwise.Converted) -> str:
-    rows, *row = made.shape
-    values = " x ".join(map(str, row)) or "1"
-    place = f"as {made.to}"
-    if made.partition is not None:
-        count = made.partition.num_shards
-        place = "in 1 shard" if count == 1 else f"in {count} shards"
-    return f"{made.path}: {rows} rows of {values} {made.dtype} values {place}, from {made.format}"
+def _tell_rows_without_tokens(made: shardwise.Converted) -> None:
+    if made.vocabulary is None:
+        print("no tokens: its rows are looked up by id")
+    elif rest := made.shape[0] - len(made.vocabulary):
+        words = counted(len(made.vocabulary), "token")
+        print(f"{words}: the last {counted(rest, 'row')} without one are looked up by id")

@@ -7,9 +7,17 @@ from typing import Annotated
 
 import typer
 
-from shardwise import Table
+from shardwise import OptionError, Table
+from shardwise.cli._print import counted, rows_of
 from shardwise.cli._progress import progress_bar
 from shardwise.initializers import Initializer
+
+# The names that the functions of shardwise.initializers give to their parameters.
+_PARAMETERS = {
+    "uniform": ("low", "high"),
+    "normal": ("mean", "stddev"),
+    "truncated_normal": ("mean", "stddev"),
+}
 
 
 def create(
@@ -27,11 +35,20 @@ def create(
             help="zeros, uniform, normal, truncated_normal, glorot_uniform or glorot_normal"
         ),
     ] = "zeros",
-    a: Annotated[float | None, typer.Option(help="uniform: the least; normal: the mean")] = None,
-    b: Annotated[
-        float | None, typer.Option(help="uniform: the most; normal: the standard deviation")
+    low: Annotated[
+        float | None, typer.Option(help="uniform: the least value; -0.05 by default")
     ] = None,
-    seed: Annotated[int, typer.Option(help="chooses the values")] = 0,
+    high: Annotated[
+        float | None, typer.Option(help="uniform: the greatest value; 0.05 by default")
+    ] = None,
+    mean: Annotated[
+        float | None, typer.Option(help="normal, truncated_normal: the mean; 0 by default")
+    ] = None,
+    stddev: Annotated[
+        float | None,
+        typer.Option(help="normal, truncated_normal: the standard deviation; 0.05 by default"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="chooses the values, but for zeros")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a table")] = False,
 ) -> None:
     """Make a table of any size, larger than memory too.
@@ -41,8 +58,8 @@ def create(
 
     Example: shardwise create items --rows 1000000000 --dim 64 --shards 8 --initializer normal
     """
-    low, high = Initializer.defaults(initializer)
-    first = Initializer(initializer, low if a is None else a, high if b is None else b, seed)
+    given = {"low": low, "high": high, "mean": mean, "stddev": stddev}
+    first = _initializer(initializer, {k: v for k, v in given.items() if v is not None}, seed)
     with progress_bar() as show:
         made = Table.create(
             table,
@@ -56,5 +73,15 @@ def create(
             progress=lambda done, total: show("create", done, total),
         )
         made.close()
-    pieces = "1 shard" if shards == 1 else f"{shards} shards"
-    print(f"{table}: {rows} rows of {dim} {made.dtype} values in {pieces}")
+    print(f"{table}: {rows_of(made.shape, made.dtype)} in {counted(shards, 'shard')}")
+
+
+def _initializer(kind: str, given: dict[str, float], seed: int) -> Initializer:
+    defaults = Initializer.defaults(kind)
+    names = _PARAMETERS.get(kind, ())
+    for name in given:
+        if name not in names:
+            taken = " and ".join(f"--{one}" for one in names) or "only --seed"
+            raise OptionError(f"expected {taken} for --initializer {kind}, got --{name}")
+    a, b = (given.get(n, d) for n, d in zip(names or ("", ""), defaults, strict=True))
+    return Initializer(kind, a, b, seed)

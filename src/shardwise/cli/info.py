@@ -10,7 +10,7 @@ import typer
 from rich import box
 from rich.table import Table as Grid
 
-from shardwise.cli._print import Printer
+from shardwise.cli._print import Printer, counted
 from shardwise.store import open_table
 
 
@@ -45,7 +45,9 @@ def info(
     console.print(f"partition   {partition}")
     if words is not None:
         unknown = f", unknown token {words['unknown']!r}" if words["unknown"] is not None else ""
-        console.print(f"vocabulary  {words['tokens']} tokens{unknown}")
+        rest = found["shape"][0] - words["tokens"]
+        without = f", the last {counted(rest, 'row')} without one" if rest else ""
+        console.print(f"vocabulary  {counted(words['tokens'], 'token')}{unknown}{without}")
     console.print(f"kernels     {found['isa']}, {found['threads']} threads")
     if found["metadata"]:
         console.print(f"metadata    {json.dumps(found['metadata'])}")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table as Grid
 
-from shardwise import IdTypeError, Table, Vectors
+from shardwise import IdTypeError, Table, TableError
 from shardwise.cli._print import Printer
+from shardwise.store import open_table
 
 
 def lookup(
@@ -35,9 +36,14 @@ def lookup(
         wanted = [_as_id(token) for token in tokens]
         rows = opened.lookup(wanted)
     else:
-        vectors = Vectors.open(table)
-        opened = vectors.table
-        wanted = vectors.vocabulary.encode(tokens).tolist()
+        stored = open_table(table)
+        if stored.vocabulary is None:
+            raise TableError(
+                f"expected a table with a vocabulary at {table}, got one without; look its rows up "
+                "by id: add --ids"
+            )
+        opened = stored.table
+        wanted = stored.vocabulary.encode(tokens).tolist()
         rows = opened.lookup(wanted)
     shown = _as_python(rows)
     if as_json:

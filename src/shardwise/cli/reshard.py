@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shardwise import store
+from shardwise.cli._print import counted, rows_of
 from shardwise.cli._progress import progress_bar
 
 
@@ -44,8 +45,6 @@ def reshard(
             overwrite=overwrite,
             progress=lambda done, total: show("write", done, total),
         )
-    rows, *row = made.shape
-    values = f"{'x'.join(map(str, row))} {made.dtype} values" if row else f"one {made.dtype} value"
-    count = made.partition.num_shards
-    pieces = "1 shard" if count == 1 else f"{count} shards"
-    print(f"{table}: {rows} rows of {values} in {pieces}, by {made.partition.strategy}")
+    pieces = counted(made.partition.num_shards, "shard")
+    what = rows_of(made.shape, made.dtype)
+    print(f"{table}: {what} in {pieces}, by {made.partition.strategy}")

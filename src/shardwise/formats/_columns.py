@@ -50,7 +50,7 @@ def pyarrow(kind: str) -> Any:
         import pyarrow.ipc
     except ImportError:
         raise MissingLibraryError(
-            f"expected the library pyarrow for {kind} files, got none; install it: "
+            f"expected the library pyarrow to read and write {kind} files, got none; install it: "
             'pip install "shardwise[arrow]"'
         ) from None
     return pyarrow

@@ -1,24 +1,22 @@
-"""Compressed files of vectors: unpacked to a temporary file without a name, which is mapped."""
+"""Compressed files of vectors: unpacked to a temporary file to be read, packed while written."""
 
 from __future__ import annotations
 
-import errno
-import mmap
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
 from shardwise._errors import FormatError, MissingLibraryError
-from shardwise.formats._file import File
+from shardwise.formats._file import File, map_unpacked
 from shardwise.formats._source import Options
 
 _STEP = 1 << 20  # of unpacked bytes: between two looks at Ctrl-C, at the free space, at the lines
 _MEMORY = 512 << 20  # that xz may ask for; its largest preset needs 65 MB
-_MOST_KEPT_FREE = 1 << 30
 _SAMPLE_LINES = 1000  # that tell how many values a row has
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))  # no text has them, and no other data lacks them
 # A header of rows of one value is told from such a row by the number of lines: all are needed.
@@ -115,14 +113,18 @@ def _zstandard() -> _Decoder:
         from compression import zstd
 
         return zstd.ZstdDecompressor()
+    return _Zstandard(_import_zstandard().ZstdDecompressor().decompressobj())
+
+
+def _import_zstandard() -> Any:
     try:
         import zstandard
     except ImportError:
         raise MissingLibraryError(
-            "expected the library zstandard to read zstd data, got none; install it: "
-            'pip install "shardwise[zstd]", or unpack the file first: zstd -d FILE'
+            "expected the library zstandard to read and write zstd data, got none; install it: "
+            'pip install "shardwise[zstd]"; or use the program zstd'
         ) from None
-    return _Zstandard(zstandard.ZstdDecompressor().decompressobj())
+    return zstandard
 
 
 def _pattern(magic: bytes) -> re.Pattern[bytes]:
@@ -163,15 +165,7 @@ def unpacked(file: File, options: Options) -> File:
     kind = _kind_of(file)
     if kind is None:
         return file
-    import tempfile
-
-    with tempfile.TemporaryFile() as spill:
-        _unpack(file, kind, options, spill)
-        size = spill.tell()
-        if size == 0:
-            raise file.error(f"expected vectors, got {kind.name} data of nothing; fetch it again")
-        spill.flush()
-        mapped = mmap.mmap(spill.fileno(), size, access=mmap.ACCESS_READ)
+    mapped = map_unpacked(file, f"{kind.name} data", _unpack(file, kind, options))
     inner = replace(file, bytes=mapped, data=np.frombuffer(mapped, np.uint8))
     if (again := _kind_of(inner)) is not None:
         raise file.error(
@@ -185,18 +179,21 @@ def _kind_of(file: File) -> _Kind | None:
     return next((kind for kind in _KINDS if kind.magic.match(file.bytes)), None)
 
 
-def _unpack(file: File, kind: _Kind, options: Options, spill: IO[bytes]) -> None:
+def _unpack(file: File, kind: _Kind, options: Options) -> Iterator[bytes]:
+    """Yield what the file holds, as much of it as is needed."""
     lines = None if options.limit is None else _Lines(max(options.limit, _SAMPLE_LINES) + 1)
-    told = 0
-    at = 0
+    at = done = told = 0
     for piece, at in _pieces(file, kind):
         enough = None if lines is None else lines.enough(piece)
-        _write(file, kind, spill, piece[:enough])
+        yield piece[:enough]
+        done += len(piece)
         if enough is not None:
             break
-        if options.progress is not None and spill.tell() - told >= 4 * _STEP:
-            told = spill.tell()
+        if options.progress is not None and done - told >= 4 * _STEP:
+            told = done
             options.progress(at, file.size)
+    if not done:
+        raise file.error(f"expected vectors, got {kind.name} data of nothing; fetch it again")
     if options.progress is not None:
         options.progress(at, file.size)
 
@@ -260,21 +257,47 @@ class _Lines:
         return int(ends[self._wanted - 1]) + 1
 
 
-def _write(file: File, kind: _Kind, spill: IO[bytes], piece: bytes) -> None:
-    """Write to the temporary file, while its directory keeps some room for others."""
-    import shutil
-    import tempfile
+@contextmanager
+def packed(file: BinaryIO, ending: str) -> Iterator[BinaryIO]:
+    """Give a file to write to, whose bytes come to `file` compressed; complete at the end.
 
-    folder = tempfile.gettempdir()
-    usage = shutil.disk_usage(folder)
-    try:
-        if usage.free - len(piece) < min(_MOST_KEPT_FREE, usage.total // 20):
-            raise OSError(errno.ENOSPC, "nearly full")
-        spill.write(piece)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise file.error(
-            f"expected room in {folder} for what the {kind.name} data holds, got none after "
-            f"{spill.tell()} bytes ({error.strerror}); let TMPDIR name a directory with more room"
-        ) from None
+    Raises:
+        MissingLibraryError: the library that compresses is not installed.
+    """
+    with _COMPRESSORS[ending](file) as stream:
+        yield stream
+
+
+def _gzip_writer(file: BinaryIO) -> Any:
+    import gzip
+
+    return gzip.GzipFile("", "wb", 6, file, mtime=0)  # the same bytes for the same rows
+
+
+def _bzip2_writer(file: BinaryIO) -> Any:
+    import bz2
+
+    return bz2.BZ2File(file, "wb")
+
+
+def _xz_writer(file: BinaryIO) -> Any:
+    import lzma
+
+    return lzma.LZMAFile(file, "wb")
+
+
+def _zstandard_writer(file: BinaryIO) -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        return zstd.ZstdFile(file, "wb")
+    return _import_zstandard().ZstdCompressor().stream_writer(file, closefd=False)
+
+
+_COMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": _gzip_writer,
+    ".bz2": _bzip2_writer,
+    ".xz": _xz_writer,
+    ".zst": _zstandard_writer,
+}
+PACKED_ENDINGS = tuple(_COMPRESSORS)

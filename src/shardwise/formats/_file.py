@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +21,8 @@ from shardwise._errors import FormatError
 StrPath: TypeAlias = str | os.PathLike[str]
 
 BOM = b"\xef\xbb\xbf"
+
+_MOST_KEPT_FREE = 1 << 30
 
 # A pickle of any protocol, but not the one that torch.save began its files with.
 _PICKLE = (
@@ -109,6 +115,46 @@ def map_file(path: StrPath) -> File:
     finally:
         os.close(descriptor)
     return File(name, mapped, np.frombuffer(mapped, np.uint8))
+
+
+def map_unpacked(file: File, what: str, pieces: Iterable[bytes], size: int = 0) -> mmap.mmap:
+    """Write what a file holds packed to a temporary file, which has no name and goes with the map.
+
+    Its directory keeps some room for others.
+
+    Args:
+        file: for messages.
+        what: what is unpacked, for messages.
+        pieces: the bytes, at least one, about 1 MB at once.
+        size: how many there will be, if that is known.
+
+    Raises:
+        FormatError: they need more room than there is.
+    """
+    folder = tempfile.gettempdir()
+    with tempfile.TemporaryFile() as spill:
+        try:
+            _check_room(folder, size)
+            for piece in pieces:
+                _check_room(folder, len(piece))
+                spill.write(piece)
+            spill.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            needed = f" for {size} bytes" if size else ""
+            raise file.error(
+                f"{what}: expected room{needed} in {folder} to unpack it, got too little after "
+                f"{spill.tell()} bytes ({error.strerror}); let TMPDIR name a directory with more "
+                "room, or unpack it first"
+            ) from None
+        return mmap.mmap(spill.fileno(), spill.tell(), access=mmap.ACCESS_READ)
+
+
+def _check_room(folder: str, size: int) -> None:
+    usage = shutil.disk_usage(folder)
+    if usage.free - size < min(_MOST_KEPT_FREE, usage.total // 20):
+        raise OSError(errno.ENOSPC, f"{usage.free} bytes are free")
 
 
 def text_begin(file: File) -> int:

@@ -44,6 +44,13 @@ _FORMATS: dict[str, tuple[Detector, Opener]] = {
 }
 FORMATS = tuple(_FORMATS)
 
+# Where an option that names a part of the file has a meaning.
+_WITH_TOKENS = {"npz", "safetensors", "safetensors-index", "parquet", "arrow"}
+_NAMED = {
+    "tensor": {*_WITH_TOKENS, "torch", "tensorflow"},
+    "tokens": _WITH_TOKENS,
+}
+
 
 def open(
     path: StrPath,
@@ -72,11 +79,15 @@ def open(
             also a directory with a `model.safetensors` or its index.
         format: one of `FORMATS`, or "word2vec", which leaves open whether it is text or binary;
             None looks into the file.
-        limit: read the first `limit` rows only, and say nothing about what follows.
-        dim: the number of values a row; found out by default.
-        unknown: the token that stands for tokens that the file does not have.
+        limit: read the first `limit` rows only, and say nothing about what follows. Rows that are
+            left out because their token had come before are among them.
+        dim: the number of values a row; found out by default. FormatError where the file has
+            another.
+        unknown: the token that stands for tokens that the file does not have; where a file has no
+            tokens at all, OptionError.
         tensor: the name of the tensor, array, variable or column that holds the rows, where the
-            file has several; found by its shape and the usual names by default.
+            file has several; found by its shape and the usual names by default. OptionError for a
+            format that gives no names.
         tokens: the name of the array or column that holds the tokens, likewise.
         partition: how the pieces of a TensorFlow variable hold the rows: None takes them as they
             follow each other; "div" or "mod" as `tf.nn.embedding_lookup` dealt them. Rows come in
@@ -101,7 +112,15 @@ def open(
     file = unpacked(map_file(_the_file(path)), options)
     if format == "word2vec":
         format = "word2vec-binary" if word2vec.is_binary(file) else "word2vec-text"
-    return _FORMATS[detect(file) if format is None else format][1](file, options)
+    found = detect(file) if format is None else format
+    for option, formats in _NAMED.items():
+        name = getattr(options, option)
+        if name is not None and found not in formats:
+            raise OptionError(
+                f"{file.path}: expected no {option}= for {found}, which has none to choose from, "
+                f"got {name!r}; leave it out"
+            )
+    return _FORMATS[found][1](file, options)
 
 
 def detect(file: File) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise import _native
 from shardwise._errors import OptionError
 from shardwise._partition import Partition
 from shardwise._vocabulary import Vocabulary, build_slots
-from shardwise.formats._file import File
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with (bytes done, bytes in all) while a file is indexed."""
@@ -23,12 +22,7 @@ Progress: TypeAlias = Callable[[int, int], object]
 RowReader: TypeAlias = Callable[[int, int], NDArray[Any]]
 """Reads the rows [begin, end), which are in range; the array may be a view of the file."""
 
-Reader: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.float32]], None]
-"""Fills rows of its second argument from the positions in the first."""
-
 BLOCK_BYTES = 16 << 20  # of values: far beyond a call's overhead, little beside a table
-INDEX_BYTES = 64 << 20  # of a file between two looks at Ctrl-C
-_FIRST_INDEX_BYTES = 1 << 20  # a small limit should not read much
 
 
 @dataclass(frozen=True)
@@ -120,79 +114,38 @@ def positive(name: str, value: int | None) -> int | None:
         number = 0
     if number < 1:
         raise OptionError(f"expected {name} to be a whole number from 1, or None, got {value!r}")
-    return number
+    return min(number, sys.maxsize)  # what the native core can count to
 
 
-Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], int]
-"""Starts of tokens, starts of values, and the position after them."""
+class Unique(NamedTuple):
+    """Tokens, each once: which of all they are (None: all), and how many were left out."""
 
-Step: TypeAlias = Callable[[int, int, int, int], Found]
-"""Indexes from a position: its arguments are begin, bytes, rows wanted, rows before."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Where the rows of a file lie, and where the last of them ends."""
-
-    token_starts: NDArray[np.int64]
-    value_starts: NDArray[np.int64]
-    end: int
-
-    def __len__(self) -> int:
-        return len(self.token_starts)
+    vocabulary: Vocabulary
+    kept: NDArray[np.int64] | None
+    duplicates: int
 
 
-def index_rows(
-    file: File, begin: int, end: int, most: int, step: Step, advice: str, progress: Progress | None
-) -> Rows:
-    """Call `step` block by block until `end`, or until `most` rows are found."""
-    empty = np.empty(0, np.int64)
-    tokens, values = [empty], [empty]
-    at, count, size = begin, 0, _FIRST_INDEX_BYTES
-    while at < end and count < most:
-        try:
-            token_starts, value_starts, at = step(at, size, most - count, count)
-        except ValueError as error:
-            raise file.error(f"{error}; {advice}") from None
-        tokens.append(token_starts)
-        values.append(value_starts)
-        count += len(token_starts)
-        size = min(2 * size, INDEX_BYTES)
-        if progress is not None:
-            progress(at, file.size)
-        if not len(token_starts):
-            break
-    return Rows(np.concatenate(tokens), np.concatenate(values), at)
+def unique_tokens(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], unknown: str | None
+) -> Unique:
+    """Make a vocabulary of tokens; of equal ones the first counts.
 
+    Args:
+        data: the tokens' bytes end to end.
+        offsets: where each begins, from 0 on in ascending order, and where the last ends.
+        unknown: the token that stands for others.
 
-def make_source(
-    file: File, form: str, rows: Rows, dim: int, reader: Reader, unknown: str | None
-) -> Source:
-    """Gather the tokens of indexed rows; of rows with one token, the first wins."""
-    token_starts, value_starts = rows.token_starts, rows.value_starts
-    data, offsets = _native.gather_tokens(file.data, token_starts, value_starts)
+    Raises:
+        OptionError: there is no such token as `unknown`.
+    """
     slots, first_of, duplicates = build_slots(data, offsets)
+    kept = None
     if duplicates:
         first = first_of == np.arange(len(first_of))
-        token_starts, value_starts = token_starts[first], value_starts[first]
-        data, offsets = _native.gather_tokens(file.data, token_starts, value_starts)
+        lengths = np.diff(offsets)
+        data = data[np.repeat(first, lengths)]
+        offsets = np.concatenate([[0], np.cumsum(lengths[first])]).astype(np.int64)
         slots, _, _ = build_slots(data, offsets)
-
-    def read(begin: int, end: int) -> NDArray[np.float32]:
-        starts = value_starts[begin:end]
-        block = np.empty((len(starts), dim), np.float32)
-        try:
-            reader(starts, block)
-        except ValueError as error:
-            raise file.error(f"{error}; repair the file, or fetch it again") from None
-        return block
-
-    return Source(
-        path=file.path,
-        format=form,
-        shape=(len(value_starts), dim),
-        dtype=np.dtype(np.float32),
-        vocabulary=Vocabulary.from_arrays(data, offsets, slots, unknown=unknown),
-        duplicates=duplicates,
-        _rows=read,
-    )
+        kept = np.flatnonzero(first)
+    vocabulary = Vocabulary.from_arrays(data, offsets, slots, unknown=unknown)
+    return Unique(vocabulary, kept, duplicates)

@@ -7,19 +7,26 @@ import math
 import mmap
 import os
 import stat
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise._errors import FormatError, OptionError, TableExistsError, TableNotFoundError
+from shardwise._errors import (
+    FormatError,
+    OptionError,
+    ShardwiseWarning,
+    TableExistsError,
+    TableNotFoundError,
+)
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.formats import arrow, glove, numpy, safetensors, torch, word2vec
+from shardwise.formats._compressed import PACKED_ENDINGS, packed
 from shardwise.formats._file import File, StrPath, map_file
 from shardwise.formats._open import detect
-from shardwise.formats._packed import PACKED_ENDINGS, packed
 from shardwise.formats._source import Progress, Source
 
 Writer: TypeAlias = Callable[[BinaryIO, Source, Iterable[NDArray[Any]]], None]
@@ -67,13 +74,15 @@ def write(
             `.vec` (word2vec-text), `.bin` (word2vec-binary), `.npy`, `.npz`, `.safetensors`, `.pt`
             and `.pth` (torch), `.parquet`, `.arrow` and `.feather` (arrow). The first three are
             compressed where `.gz`, `.bz2`, `.xz` or `.zst` follows.
-        source: from `open`, or from `table_source`.
+        source: from `open`, or from `table_source`. Its metadata is not written: only a table
+            directory has a place for it.
         format: one of the names above.
         overwrite: replace a file that is there.
         progress: called with (rows done, rows in all).
 
     Raises:
         OptionError: there is no such format, or it cannot hold such rows or tokens.
+        ShardwiseWarning: the format has no place for the tokens.
         TableExistsError: there is a file, and `overwrite` is false; or something else.
         TableNotFoundError: there is no directory to write it in.
         MissingLibraryError: the format needs a library that is not installed.
@@ -96,6 +105,13 @@ def write(
     form, packing = form_of(name, format)
     target = os.path.realpath(name)  # a link stays, and its file is replaced
     refuse_file(name, overwrite)
+    if source.vocabulary is not None and not has_tokens(form):
+        warnings.warn(
+            f"{form} has no place for tokens: {len(source.vocabulary)} are left out of {name}; "
+            "write another format, for example .safetensors, to keep them",
+            ShardwiseWarning,
+            stacklevel=2,
+        )
     with _beside(target) as (temporary, file):
         sample = _fill(file, temporary, source, form, packing, progress)
         if source.shape[0] and _FORMATS[form].is_sniffed:
@@ -120,7 +136,7 @@ def table_source(
         table: the rows; they are read when the source is asked for them.
         vocabulary: the tokens of its first rows, which may be all rows.
         path: where the table is from, for messages.
-        metadata: a JSON object; formats that have a place for it keep it.
+        metadata: a JSON object, which a table directory keeps.
 
     Raises:
         OptionError: there are more tokens than rows.

@@ -6,10 +6,7 @@ The format is PKWARE's APPNOTE.TXT; `zipfile` reads its directory, this file the
 from __future__ import annotations
 
 import io
-import mmap
-import shutil
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise.formats._file import File
+from shardwise.formats._file import File, map_unpacked
 from shardwise.formats._source import Progress
 
 _LOCAL = b"PK\x03\x04"
@@ -152,35 +149,33 @@ def data_of(
     Raises:
         FormatError: the member is broken, or the disk has no room for it.
     """
-    begin, end = span_of(file, info)
+    begin, _ = span_of(file, info)
     size = min(size, info.file_size)
     if info.compress_type == zipfile.ZIP_STORED or size == 0:
         return file.data[begin : begin + size]
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise file.error(
-            f"member {info.filename!r}: expected room for its {size} bytes in {folder}, got "
-            f"{free}; set TMPDIR to a directory with more, or save it uncompressed (numpy.savez)"
-        )
-    done = check = 0
-    with tempfile.TemporaryFile() as unpacked:
-        for piece in _inflated(file, info, begin, end):
-            check = zlib.crc32(piece, check)
-            unpacked.write(piece[: size - done])
-            done += len(piece)
-            if progress is not None:
-                progress(min(done, size), size)
-            if done > info.file_size or size <= done < info.file_size:
-                break
-        if done < size or (size == info.file_size and (done > size or check != info.CRC)):
-            raise file.error(
-                f"member {info.filename!r}: expected {info.file_size} bytes with the checksum "
-                f"{info.CRC:#x}, got {done} with {check:#x}; fetch the file again"
-            )
-        unpacked.flush()
-        mapped = mmap.mmap(unpacked.fileno(), size, access=mmap.ACCESS_READ)
+    pieces = _checked(file, info, size, progress)
+    mapped = map_unpacked(file, f"member {info.filename!r}", pieces, size)
     return np.frombuffer(mapped, np.uint8)
+
+
+def _checked(
+    file: File, info: zipfile.ZipInfo, size: int, progress: Progress | None
+) -> Iterator[bytes]:
+    """The first `size` bytes of a member that is deflated; the checksum is that of the whole."""
+    done = check = 0
+    for piece in _inflated(file, info, *span_of(file, info)):
+        check = zlib.crc32(piece, check)
+        yield piece[: size - done]
+        done += len(piece)
+        if progress is not None:
+            progress(min(done, size), size)
+        if done > info.file_size or size <= done < info.file_size:
+            break
+    if done < size or (size == info.file_size and (done > size or check != info.CRC)):
+        raise file.error(
+            f"member {info.filename!r}: expected {info.file_size} bytes with the checksum "
+            f"{info.CRC:#x}, got {done} with {check:#x}; fetch the file again"
+        )
 
 
 def _inflated(file: File, info: zipfile.ZipInfo, begin: int, end: int) -> Iterator[bytes]:

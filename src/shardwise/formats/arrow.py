@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._safetensors import is_array_shape
-from shardwise._vocabulary import Vocabulary, build_slots
 from shardwise.formats._arrow_tokens import Tokens
 from shardwise.formats._arrow_write import write_arrow as write_arrow
 from shardwise.formats._arrow_write import write_parquet as write_parquet
@@ -31,7 +30,7 @@ from shardwise.formats._columns import (
 )
 from shardwise.formats._file import File
 from shardwise.formats._mapped import check_rows
-from shardwise.formats._source import BLOCK_BYTES, Options, RowReader, Source
+from shardwise.formats._source import BLOCK_BYTES, Options, RowReader, Source, unique_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -245,19 +244,12 @@ def _source(
         raise file.error(f"expected a shape that an array can have, got {shape}")
     check_rows(file, f"column {columns.names}", shape, options.dim)
     read = _row_reader(file, columns, sizes, group)
-    vocabulary, duplicates = None, 0
+    vocabulary, kept, duplicates = None, None, 0
     if tokens is not None and (tokens.count or options.unknown is not None):
-        data, offsets = tokens.packed()
-        slots, first_of, duplicates = build_slots(data, offsets)
-        if duplicates:
-            first = first_of == np.arange(len(first_of))
-            lengths = np.diff(offsets)
-            data = data[np.repeat(first, lengths)]
-            offsets = np.concatenate([[0], np.cumsum(lengths[first])]).astype(np.int64)
-            slots, _, _ = build_slots(data, offsets)
-            kept = np.concatenate([np.flatnonzero(first), np.arange(len(first), rows)])
+        vocabulary, kept, duplicates = unique_tokens(*tokens.packed(), options.unknown)
+        if kept is not None:
+            kept = np.concatenate([kept, np.arange(tokens.count, rows)])
             shape, read = (len(kept), shape[1]), _kept_reader(read, kept, _step(columns))
-        vocabulary = Vocabulary.from_arrays(data, offsets, slots, unknown=options.unknown)
     return Source(
         path=file.path,
         format=form,

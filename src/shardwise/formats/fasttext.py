@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise.formats._binary import Cursor, Dense, Matrix, unique_words
+from shardwise.formats._binary import Cursor, Dense, Matrix, Quantized, unique_words
 from shardwise.formats._file import File
 from shardwise.formats._ngrams import Ngrams, add_words
-from shardwise.formats._quantized import Quantized
 from shardwise.formats._source import Options, Source
 
 _MAGIC = (793712314).to_bytes(4, "little")
@@ -153,7 +152,8 @@ def _read_args(cursor: Cursor, version: int | None, dim: int | None) -> dict[str
         )
     if dim is not None and args["dim"] != dim:
         raise cursor.file.error(
-            f"byte {begin}: expected rows of {dim} values (dim={dim}), got {args['dim']}"
+            f"byte {begin}: expected rows of {dim} values (dim={dim}), got {args['dim']}; "
+            "correct dim="
         )
     args["loss"], args["model"] = _LOSSES[args["loss"]], _MODELS[args["model"]]
     args["t"] = t if math.isfinite(t) else None  # JSON has no other numbers

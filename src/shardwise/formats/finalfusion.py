@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise.formats._binary import Cursor, Dense, Matrix, unique_words
+from shardwise.formats._binary import Cursor, Dense, Matrix, Quantized, unique_words
 from shardwise.formats._file import File
-from shardwise.formats._quantized import Quantized
 from shardwise.formats._source import Options, Source
 
 _MAGIC = b"FiFu"
@@ -76,13 +75,21 @@ def open_file(file: File, options: Options) -> Source:
             f"expected a row for each of {word_count} words and {contents.ngram_rows} n-grams, got "
             f"{rows} rows; fetch the file again"
         )
+    if word_count and int(ends[-1]) == file.size:
+        raise file.error(
+            "expected the matrix after the words, got the end of the file; write the embeddings "
+            "again"
+        )
     norms = contents.norms
     if norms is not None and len(norms) != word_count:
         raise file.error(
-            f"expected a norm for each of {word_count} words, got {len(norms)}; fetch it again"
+            f"expected a norm for each of {word_count} words, got {len(norms)}; fetch the file "
+            "again"
         )
     if options.dim is not None and dim != options.dim:
-        raise file.error(f"expected rows of {options.dim} values (dim={options.dim}), got {dim}")
+        raise file.error(
+            f"expected rows of {options.dim} values (dim={options.dim}), got {dim}; correct dim="
+        )
     taken = word_count if options.limit is None else min(word_count, options.limit)
     kept = unique_words(file, begins[:taken], ends[:taken], options.unknown)
     ngram_rows = contents.ngram_rows if options.limit is None else 0

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from shardwise._errors import OptionError
 from shardwise.formats._file import BOM, File, fields_of, text_begin
 from shardwise.formats._source import Options, Source
-from shardwise.formats._text import (
+from shardwise.formats._token_rows import (
+    Tokens,
     first_fields,
     index_text,
     is_number,
+    refuse,
     refuse_sparse,
     text_source,
+    tokens_of_rows,
     write_lines,
 )
-from shardwise.formats._token_rows import Tokens, refuse, tokens_of_rows
 
 _SAMPLE_LINES = 1000
 _SAMPLE_BYTES = 64 << 20

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from shardwise._errors import FormatError, OptionError
 from shardwise._safetensors import is_array_shape
 from shardwise._vocabulary import Vocabulary
-from shardwise.formats._choose import choose
 from shardwise.formats._file import File
 from shardwise.formats._mapped import (
     Packed,
     array_source,
     check_rows,
+    choose,
     memory_of,
     pack_strings,
     write_blocks,
@@ -83,13 +83,8 @@ def open_npy(file: File, options: Options) -> Source:
 
     Raises:
         FormatError: the file is not what its header says, or holds objects or structures.
-        OptionError: an option has no meaning for one array without tokens.
+        OptionError: `unknown` is given, and a .npy has no tokens.
     """
-    if options.tensor is not None:
-        raise OptionError(
-            f"{file.path}: expected no tensor= for a .npy, which holds one array, got "
-            f"{options.tensor!r}; leave it out"
-        )
     whole = _read_header(file, file.bytes[:_HEAD])
     check_rows(file, "the array", whole.shape, options.dim)
     header = whole.first(options.limit)

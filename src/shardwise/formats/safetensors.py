@@ -26,9 +26,15 @@ from shardwise._safetensors import (
     read_layout,
     storable_dtype,
 )
-from shardwise.formats._choose import choose
 from shardwise.formats._file import File, map_file
-from shardwise.formats._mapped import Packed, array_source, check_rows, memory_of, write_blocks
+from shardwise.formats._mapped import (
+    Packed,
+    array_source,
+    check_rows,
+    choose,
+    memory_of,
+    write_blocks,
+)
 from shardwise.formats._source import Options, Source
 
 _SUFFIX = ".safetensors"

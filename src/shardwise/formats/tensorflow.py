@@ -102,14 +102,14 @@ def open_checkpoint(file: File, options: Options) -> Source:
 
     Raises:
         FormatError: the checkpoint is broken, or no variable or several could hold the rows.
-        OptionError: `tensor` names no variable, or several; or `tokens` or `unknown` is given,
-            which a checkpoint has not.
+        OptionError: `tensor` names no variable, or several; or `unknown` is given, and a checkpoint
+            has no tokens.
         PartitionError: the pieces are not as long as `partition` cuts rows.
     """
-    if options.tokens is not None or options.unknown is not None:
+    if options.unknown is not None:
         raise OptionError(
-            f"{file.path}: expected neither tokens= nor unknown=, for a checkpoint has no tokens, "
-            f"got tokens={options.tokens!r}, unknown={options.unknown!r}; leave them out"
+            f"{file.path}: expected no unknown= for a file without tokens, got "
+            f"{options.unknown!r}; leave it out"
         )
     bundle = Bundle(file)
     variable = _chosen(file, _variables(bundle), bundle, options.tensor)

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import FormatError, MissingLibraryError, OptionError
-from shardwise.formats._choose import choose
 from shardwise.formats._file import File
-from shardwise.formats._mapped import array_source, check_rows, write_blocks
+from shardwise.formats._mapped import array_source, check_rows, choose, write_blocks
 from shardwise.formats._source import Options, Source
 from shardwise.formats._zip import is_zip, members, span_of
 

@@ -14,18 +14,25 @@ from numpy.typing import NDArray
 
 from shardwise import _native
 from shardwise._errors import FormatError
+from shardwise._safetensors import is_array_shape
 from shardwise.formats._file import File, text_begin
-from shardwise.formats._source import Found, Options, Source, index_rows, make_source
-from shardwise.formats._text import (
+from shardwise.formats._source import Options, Source
+from shardwise.formats._token_rows import (
     LONG_LINE,
+    Found,
     first_fields,
+    index_rows,
     index_text,
     is_number,
+    make_source,
+    refuse,
     refuse_sparse,
+    row_with,
     text_source,
+    tokens_of_rows,
     write_lines,
+    write_rows,
 )
-from shardwise.formats._token_rows import refuse, row_with, tokens_of_rows, write_rows
 
 _HEADER_BYTES = 128  # two numbers need fewer
 
@@ -172,13 +179,21 @@ def _checked_header(
     rows, values, begin = header
     if values == 0 or (dim is not None and values != dim):
         wanted = "at least 1 value" if dim is None else f"{dim} values (dim={dim})"
-        raise file.error(f"line 1: expected rows of {wanted}, got a header for {values} values")
+        raise file.error(
+            f"line 1: expected rows of {wanted}, got a header for {values} values; correct the "
+            "header, or dim="
+        )
     rows = rows if limit is None else min(rows, limit)
     needed, there = rows * least(values) - 1, file.size - begin
     if needed > there:
         raise file.error(
             f"line 1: expected at least {needed} bytes for {rows} rows of {values} values, got "
             f"{there} after the header; the header is wrong or the file was cut off"
+        )
+    if not is_array_shape((rows, values), np.dtype(np.float32)):
+        raise file.error(
+            f"line 1: expected a shape that an array can have, got {rows} rows of {values} values; "
+            "correct the header"
         )
     return rows, values, begin
 

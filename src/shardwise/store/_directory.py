@@ -6,6 +6,7 @@ manifest is, which one rename puts in its place. Whoever has the old table open 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -17,14 +18,18 @@ from shardwise.store._manifest import NAME, Manifest, read_manifest
 
 _MARK = ".shardwise-writing"  # here while a table is written, or after its writer was killed
 _OURS = re.compile(
-    r"(weight-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json\.new"
+    r"(weight-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json(\.\d+)?\.new"
 )
+
+# What a file system says that does not know how to lock a file, or to sync a directory.
+_CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def writing(path: str, overwrite: bool) -> Iterator[tuple[str, int]]:
     """Hold the directory while a table is written to it; after a failure it is as it was."""
     made = _make_directory(path)
+    path = os.path.realpath(path)  # the working directory may change
     try:
         with hold(path):
             old = _check_place(path, overwrite)
@@ -51,7 +56,7 @@ def _make_directory(path: str) -> bool:
         raise TableNotFoundError(
             f"expected a directory to make {path} in, got none; make it first"
         ) from None
-    _sync_directory(os.path.dirname(os.path.abspath(path)))
+    _sync_directory(os.path.dirname(os.path.realpath(path)))
     return True
 
 
@@ -62,15 +67,14 @@ def hold(path: str) -> Iterator[None]:
     Raises:
         StoreError: another process writes there, or this one has the table open for writing.
     """
-    where = os.path.join(os.path.abspath(path), _MARK)  # the working directory may change
+    where = os.path.join(os.path.realpath(path), _MARK)  # the working directory may change
     before = set(os.listdir(path))
     if before and NAME not in before and _MARK not in before:
         raise StoreError(
             f"expected an empty directory or a table at {path}, got one that holds "
             f"{sorted(before)[0]!r}; choose another name"
         )
-    with open(where, "a+", opener=_no_link) as file:
-        _lock(file, where)
+    with _locked(where) as file:
         ours = os.getpid()
         try:
             file.truncate(0)
@@ -78,7 +82,9 @@ def hold(path: str) -> Iterator[None]:
             file.flush()
             yield
         finally:
-            if os.getpid() == ours:  # not in a child after fork: the lock is its parent's
+            # Not in a child after fork, whose lock is its parent's; and not another's mark, in
+            # another directory of that name.
+            if os.getpid() == ours and _is_at(file, where):
                 with suppress(FileNotFoundError):  # the directory may be gone by now
                     os.unlink(where)
 
@@ -88,6 +94,30 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
+def _locked(where: str) -> IO[str]:
+    """Return the mark, open and locked."""
+    for _ in range(100):
+        file = open(where, "a+", opener=_no_link)  # noqa: SIM115 - the caller's to close
+        try:
+            _lock(file, where)
+            if _is_at(file, where):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # the mark of a writer that finished just now: the next one is ours
+    raise StoreError(
+        f"expected no other writer at {os.path.dirname(where)}, got one after the other; try again"
+    )
+
+
+def _is_at(file: IO[str], where: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(where), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
 def _lock(file: IO[str], where: str) -> None:
     try:
         import fcntl
@@ -95,10 +125,11 @@ def _lock(file: IO[str], where: str) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = os.path.exists(where) and os.path.samestat(os.stat(where), os.fstat(file.fileno()))
-    except BlockingIOError:
-        mine = False
-    if not mine:  # or it was the mark of a writer that finished just now
+    except OSError as error:
+        if error.errno in _CANNOT:  # a file system without locks: as a system without them
+            return
+        if not isinstance(error, BlockingIOError):
+            raise
         file.seek(0)
         holder = file.read()
         advice = "wait until it is done"
@@ -106,8 +137,8 @@ def _lock(file: IO[str], where: str) -> None:
             advice = 'it is this one: close the table that it opened with mode "r+" first'
         raise StoreError(
             f"expected no other writer at {os.path.dirname(where)}, got process "
-            f"{holder or '(finishing)'}; {advice}"
-        )
+            f"{holder or '(starting)'}; {advice}"
+        ) from None
 
 
 def _check_place(path: str, overwrite: bool) -> Manifest | None:
@@ -171,12 +202,18 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def commit(path: str, manifest: Manifest) -> None:
-    fresh = os.path.join(path, f"{NAME}.new")
-    with open(fresh, "w", encoding="utf-8") as file:
-        file.write(manifest.to_json())
-        sync_file(file)
-    _sync_directory(path)  # the data files' names are durable before the manifest tells them
-    os.replace(fresh, os.path.join(path, NAME))
+    # A child after fork writes with its parent's leave: each has a file of its own.
+    fresh = os.path.join(path, f"{NAME}.{os.getpid()}.new")
+    try:
+        with open(fresh, "w", encoding="utf-8") as file:
+            file.write(manifest.to_json())
+            sync_file(file)
+        _sync_directory(path)  # the data files' names are durable before the manifest tells them
+        os.replace(fresh, os.path.join(path, NAME))
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh)
+        raise
     _sync_directory(path)
 
 
@@ -186,5 +223,8 @@ def _sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
     finally:
         os.close(descriptor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,9 +29,14 @@ class InPlace:
     mode = "r+"
 
     def __init__(self, path: str) -> None:
-        self._path = os.path.abspath(path)  # the working directory may change
+        self._path = os.path.realpath(path)  # the working directory, and links, may change
+        path = self._path
+        self._process = os.getpid()
+        # A number of a descriptor that another thread closes may be another file's at once.
+        self._lock = threading.RLock()
         self._held = ExitStack()
         self._files: list[tuple[int, int]] = []
+        _OPEN.add(self)
         self._held.enter_context(hold(path))
         try:
             self.manifest: Manifest = read_manifest(path)
@@ -49,22 +56,43 @@ class InPlace:
 
     def write(self, rows: _native.Rows, ids: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Write the rows of ids to the files; whoever has the table open sees them."""
-        if not self._files:
-            raise StoreError(
-                f"expected a table that is open for writing, got one that was closed; open "
-                f'{self._path} again with Table.open(path, "r+")'
-            )
-        known = [k for k, shard in enumerate(self.manifest.shards) if shard.xxh128 is not None]
-        if known:  # before the first change: a checksum must never be wrong, whenever we are killed
-            self.manifest = forget_checksums(self._path, self.manifest, known)
-        rows.write_files(ids, values, self._files)
+        with self._lock:
+            if not self._files:
+                raise StoreError(
+                    f"expected a table that is open for writing, got one that was closed; open "
+                    f'{self._path} again with Table.open(path, "r+")'
+                )
+            known = [k for k, shard in enumerate(self.manifest.shards) if shard.xxh128 is not None]
+            if os.getpid() != self._process:  # a child's parent may let others write by now
+                known = list(range(len(self.manifest.shards)))
+            if known:  # before the first change: a checksum is never wrong, whenever we are killed
+                self.manifest = forget_checksums(self._path, self.manifest, known)
+            rows.write_files(ids, values, self._files)
 
     def flush(self) -> None:
         """Wait until everything written is on the disk."""
-        for descriptor, _ in self._files:
-            os.fsync(descriptor)
+        with self._lock:
+            for descriptor, _ in self._files:
+                os.fsync(descriptor)
 
     def close(self) -> None:
         """Let others write."""
-        self._files = []
-        self._held.close()
+        with self._lock:
+            self._files = []
+            self._held.close()
+
+    def unlock(self) -> None:
+        """In a child after fork: the thread that held the lock, if one did, is not there."""
+        self._lock = threading.RLock()
+
+
+_OPEN: weakref.WeakSet[InPlace] = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    for files in _OPEN:
+        files.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)

@@ -135,17 +135,18 @@ def check(path: str, manifest: Manifest) -> None:
 def _settle(path: str, manifest: Manifest, found: list[Checked]) -> list[Checked] | None:
     """Tell damage from change: None if the table was replaced while it was read.
 
-    A file that is changed in place loses its checksum first, so the manifest tells it by now.
+    A file that is changed in place loses its checksum first, so the manifest tells it by now: by
+    none, or by the one that it was given after that.
     """
     if all(one.state in ("ok", "unknown") for one in found):
         return found
     now = read_manifest(path)
     if now.generation != manifest.generation:
         return None
-    changed = {entry.file for entry in now.data_files() if entry.xxh128 is None}
+    digests = {entry.file: entry.xxh128 for entry in now.data_files()}
     return [
         replace(one, state="unknown", expected=None)
-        if one.state == "damaged" and one.got is not None and one.file in changed
+        if one.state == "damaged" and one.got is not None and digests.get(one.file) != one.expected
         else one
         for one in found
     ]
@@ -190,6 +191,7 @@ def _update(
     path: str, wanted: Callable[[DataFile], bool], progress: Progress | None
 ) -> list[Checked]:
     read_manifest(path)  # a directory without a table gets no mark
+    path = os.path.realpath(path)  # the working directory, and links, may change
     with hold(path):
         manifest = read_manifest(path)
         entries = [entry for entry in manifest.data_files() if wanted(entry)]

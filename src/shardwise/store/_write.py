@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._arrays import lost_to_infinity
 from shardwise._errors import OptionError, TableError
 from shardwise._partition import Partition
 from shardwise._runtime import num_threads
@@ -204,7 +205,7 @@ def as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArray
     with np.errstate(over="ignore", invalid="ignore"):  # told below, with its row
         cast = block.astype(stored)
         if floats or "float" in stored.name:
-            lost = np.isfinite(block) & ~np.isfinite(cast)
+            lost = lost_to_infinity(block, cast)
         else:
             lost = cast.astype(block.dtype) != block
     if lost.any():
