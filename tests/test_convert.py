@@ -306,3 +306,14 @@ def test_the_report_and_the_manifest_agree(table):
     after = json.loads((table / "shardwise.json").read_text())
     assert after["shape"] == manifest["shape"] == list(made.shape)
     assert after["generation"] == 2
+
+
+@pytest.mark.parametrize("name", ["a.csv", "A.JSON", "a.vec.zip", "a.gz", "-", "a.kv"])
+def test_a_name_of_a_file_makes_no_table(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.vec").write_text("1 2\na 1 2\n")
+    with pytest.raises(OptionError, match="for a table of that name pass to="):
+        convert("in.vec", name)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.vec"]
+    convert("in.vec", name, to="table")
+    assert len(Vectors.open(name)) == 1

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shardwise import FormatError, OptionError, Partition, PartitionError, formats
-from shardwise.formats._bundle_entry import slice_key
 from shardwise.formats._file import map_file
-from shardwise.formats._sstable import masked_crc32c, read_table
+from shardwise.formats._tensorflow_entry import slice_key
+from shardwise.formats._tensorflow_index import masked_crc32c, read_table
 
 HERE = Path(__file__).parent / "checkpoints"
 FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -203,8 +204,26 @@ def convert(
 def _kind_of(path: str | os.PathLike[str], to: str | None) -> str:
     """What is to be made: "table", or the name of a format."""
     if to == "table" or (to is None and (os.path.isdir(path) or not is_file_name(path))):
+        if to is None and not os.path.isdir(path):
+            _refuse_file_name(os.fspath(path))
         return "table"
     return form_of(os.fspath(path), to)[0]
+
+
+# Endings of files that are not written here: who asks for one does not mean a table directory.
+_NOT_WRITTEN = re.compile(
+    r"-|.*\.(csv|tsv|jsonl?|h5|hdf5|pkl|pickle|kv|model|ckpt|fifu|ftz|onnx|zip|gz|bz2|xz|zst)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _refuse_file_name(path: str) -> None:
+    if _NOT_WRITTEN.fullmatch(path):
+        raise OptionError(
+            f"expected the name of a table directory, or of a file in a format that is written "
+            f"({', '.join(formats.WRITABLE)}), got {os.path.basename(path)!r}; "
+            'for a table of that name pass to="table" (on the command line: --to table)'
+        )
 
 
 def _cut(found: Source, shards: int | None, partition: str | Partition | None) -> Partition:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import OptionError
-from shardwise.formats._columns import pyarrow
+from shardwise.formats._arrow_columns import pyarrow
 from shardwise.formats._source import Source
 
 if TYPE_CHECKING:

@@ -17,10 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._safetensors import is_array_shape
-from shardwise.formats._arrow_tokens import Tokens
-from shardwise.formats._arrow_write import write_arrow as write_arrow
-from shardwise.formats._arrow_write import write_parquet as write_parquet
-from shardwise.formats._columns import (
+from shardwise.formats._arrow_columns import (
     Columns,
     arrow_errors,
     choose_columns,
@@ -28,6 +25,9 @@ from shardwise.formats._columns import (
     pyarrow,
     rows_of,
 )
+from shardwise.formats._arrow_tokens import Tokens
+from shardwise.formats._arrow_write import write_arrow as write_arrow
+from shardwise.formats._arrow_write import write_parquet as write_parquet
 from shardwise.formats._file import File
 from shardwise.formats._mapped import check_rows
 from shardwise.formats._source import BLOCK_BYTES, Options, RowReader, Source, unique_tokens

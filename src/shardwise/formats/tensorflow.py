@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from shardwise._errors import FormatError, OptionError, PartitionError
 from shardwise._partition import Partition, check_shard_sizes
-from shardwise.formats._bundle import Bundle
-from shardwise.formats._bundle_entry import Entry
 from shardwise.formats._file import File
 from shardwise.formats._mapped import check_rows
 from shardwise.formats._source import Options, RowReader, Source
-from shardwise.formats._sstable import is_table
+from shardwise.formats._tensorflow_bundle import Bundle
+from shardwise.formats._tensorflow_entry import Entry
+from shardwise.formats._tensorflow_index import is_table
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # after the name of each variable of TF2
 _PART = re.compile(r"/part_(0|[1-9]\d{0,8})(?=/|$)")

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from shardwise.formats._sstable import varint
+from shardwise.formats._tensorflow_index import varint
 
 Extent: TypeAlias = tuple[int, int]
 """First index and length on an axis; the length -1 means all of it."""

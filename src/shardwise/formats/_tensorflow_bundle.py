@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise.formats._bundle_entry import (
+from shardwise.formats._file import File, map_file
+from shardwise.formats._tensorflow_entry import (
     WHOLE,
     Entry,
     Extent,
@@ -22,8 +23,7 @@ from shardwise.formats._bundle_entry import (
     parse_header,
     slice_key,
 )
-from shardwise.formats._file import File, map_file
-from shardwise.formats._sstable import read_table
+from shardwise.formats._tensorflow_index import read_table
 
 
 class Bundle:
