@@ -63,8 +63,9 @@ std::vector<std::int64_t> expected(const std::string &token, const SubwordRule &
     std::vector<std::int64_t> found;
     const auto count = static_cast<std::int64_t>(chars.size());
     for (std::int64_t begin = 0; begin < count; ++begin) {
-        for (std::int64_t n = std::max<std::int64_t>(1, rule.min_chars); n <= rule.max_chars; ++n) {
-            if (begin + n > count || (n == 1 && (begin == 0 || begin + 1 == count)))
+        const std::int64_t most = std::min(rule.max_chars, count - begin);
+        for (std::int64_t n = std::max<std::int64_t>(1, rule.min_chars); n <= most; ++n) {
+            if (n == 1 && (begin == 0 || begin + 1 == count))
                 continue;
             found.push_back(
                 bucket_of(std::accumulate(chars.begin() + begin, chars.begin() + begin + n, std::string()),
