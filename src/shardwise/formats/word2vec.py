@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shardwise import _native
 from shardwise._errors import FormatError
 from shardwise._safetensors import is_array_shape
-from shardwise.formats._file import File, text_begin
+from shardwise.formats._file import File, fields_of, text_begin
 from shardwise.formats._source import Options, Source
 from shardwise.formats._token_rows import (
     LONG_LINE,
@@ -41,7 +41,7 @@ def read_header(file: File) -> tuple[int, int, int] | None:
     """Return (rows, values a row, position after the header), or None for any other first line."""
     begin = text_begin(file)
     end = file.line_end(begin, _HEADER_BYTES)
-    fields = file.bytes[begin:end].split()
+    fields = fields_of(file.bytes[begin:end].lstrip(b" \t"))
     if len(fields) != 2 or not all(field.isdigit() for field in fields):
         return None
     return int(fields[0]), int(fields[1]), min(file.size, end + 1)
