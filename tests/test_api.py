@@ -21,6 +21,7 @@ FormatError(ShardwiseError, ValueError)
 IdOutOfRangeError(ShardwiseError, IndexError)
 IdTypeError(ShardwiseError, TypeError)
 MissingLibraryError(ShardwiseError, ImportError)
+Neighbour(token: ForwardRef('str'), score: ForwardRef('float'))
 OptionError(ShardwiseError, ValueError)
 OutputError(ShardwiseError, ValueError)
 Partition(strategy: Strategy, num_rows: int, num_shards: int, boundaries: tuple[int, ...] | None =
@@ -66,14 +67,30 @@ TableNotFoundError(StoreError, FileNotFoundError)
 TokenTypeError(ShardwiseError, TypeError)
 UnknownTokenError(ShardwiseError, KeyError)
 Vectors(table: Table, vocabulary: Vocabulary)
+Vectors.analogy(a: Any, b: Any, c: Any, topn: int = 10, *, restrict: int | None = None) ->
+    list[Any]
+Vectors.closer_than(a: str, b: str) -> list[str]
+Vectors.distances(word: Any, others: Any = None) -> NDArray[Any]
+Vectors.doesnt_match(words: Any) -> str
+Vectors.evaluate_analogies(path: str | os.PathLike[str], *, restrict: int | None = 30000,
+    case_insensitive: bool = True) -> _evaluate.AnalogyScores
+Vectors.evaluate_pairs(path: str | os.PathLike[str], *, restrict: int | None = 300000,
+    case_insensitive: bool = True) -> _evaluate.PairScores
 Vectors.from_file(path: str | os.PathLike[str], *, shards: int = 1, partition: str = 'mod', format:
     str | None = None, tensor: str | None = None, tokens: str | None = None, dim: int | None =
     None, limit: int | None = None, unknown: str | None = None) -> Vectors
-Vectors.lookup(tokens: str | Sequence[Any] | NDArray[Any], *, out: NDArray[Any] | None = None,
-    max_norm: float | None = None) -> NDArray[Any]
+Vectors.lookup(tokens: str | Sequence[Any] | NDArray[Any], *, unknown: Literal['subwords'] | None =
+    None, out: NDArray[Any] | None = None, max_norm: float | None = None) -> NDArray[Any]
+Vectors.most_similar(positive: Any, negative: Any = (), topn: int = 10, *, restrict: int | None =
+    None) -> list[Any]
+Vectors.most_similar_cosmul(positive: Any, negative: Any = (), topn: int = 10, *, restrict: int |
+    None = None) -> list[Any]
 Vectors.open(path: str | os.PathLike[str]) -> Vectors
+Vectors.rank(a: str, b: str) -> int
 Vectors.save(path: str | os.PathLike[str], *, dtype: Any = None, overwrite: bool = False, metadata:
     Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None = None) -> None
+Vectors.similar_by_vector(vector: Any, topn: int = 10, *, restrict: int | None = None) -> list[Any]
+Vectors.similarity(a: Any, b: Any) -> Any
 Vectors.table: Table
 Vectors.vocabulary: Vocabulary
 Vocabulary(tokens: Iterable[Token], *, unknown: str | None = None)
@@ -95,6 +112,11 @@ embedding_lookup(params: Any, ids: Any, partition_strategy: str | Partition = 'm
     None = None, *, max_norm: float | None = None, out_of_range: OutOfRange = 'error', out:
     NDArray[Any] | None = None) -> NDArray[Any]
 empty_cache() -> int
+encode_with_buckets(vocabulary: Vocabulary, tokens: str | bytes | int | Sequence[Any] |
+    NDArray[Any], num_buckets: int, key: Sequence[int] | None = None, offset: int | None = None) ->
+    NDArray[np.int64]
+hash_buckets(tokens: str | bytes | int | Sequence[Any] | NDArray[Any], num_buckets: int, key:
+    Sequence[int] | None = None) -> NDArray[np.int64]
 num_threads() -> int
 set_num_threads(count: int) -> None
 formats.FORMATS
@@ -207,7 +229,8 @@ def describe(path, thing):
     if issubclass(thing, (Exception, Warning)):
         yield f"{path}({', '.join(base.__name__ for base in thing.__bases__)})"
         return
-    yield path + signature_of(thing.__init__, bound=True).removesuffix(" -> None")
+    make = thing.__new__ if issubclass(thing, tuple) else thing.__init__
+    yield path + signature_of(make, bound=True).removesuffix(" -> None")
     for name, member in members_of(thing):
         if isinstance(member, property):
             yield f"{path}.{name}: {text_of(inspect.signature(member.fget).return_annotation)}"

@@ -29,6 +29,7 @@ private:
     PyThreadState *state_;
 };
 
+void register_fingerprint(nanobind::module_ &m);
 void register_gather(nanobind::module_ &m);
 void register_initialize(nanobind::module_ &m);
 void register_memory(nanobind::module_ &m);

@@ -26,4 +26,5 @@ NB_MODULE(_native, m) {
     shardwise::register_token_map(m);
     shardwise::register_text(m);
     shardwise::register_subwords(m);
+    shardwise::register_fingerprint(m);
 }

@@ -3,16 +3,26 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 namespace shardwise {
 
 /// Token `i` is the bytes [offsets[i], offsets[i + 1]); `offsets` has `count + 1` entries. Nothing here is
 /// trusted: every function checks an offset before it follows it.
-struct Tokens {
+template <class Offset> struct BasicTokens {
     const std::uint8_t *bytes;
     std::size_t size;
-    const std::int64_t *offsets;
+    const Offset *offsets;
     std::size_t count;
+};
+
+using Tokens = BasicTokens<std::int64_t>;
+using ShortTokens = BasicTokens<std::int32_t>; // as Arrow keeps most strings
+
+/// One token where it lies; `begin` may be anything where `size` is 0.
+struct TokenSpan {
+    const std::uint8_t *begin;
+    std::size_t size;
 };
 
 /// Open addressing with linear probing from `hash & (num_slots - 1)`. A slot is the hash's top 16 bits, then
@@ -44,7 +54,26 @@ std::size_t build_token_map(const Tokens &tokens, std::uint64_t *slots, std::siz
 /// Throws std::invalid_argument.
 void validate_token_map(const TokenMap &map);
 
-/// ids[i] = the id of wanted token `i`, or `missing`. Throws std::invalid_argument where the map is damaged.
+/// ids[i] = the id of wanted token `i`, or `missing`. Throws std::invalid_argument where the map is damaged,
+/// std::out_of_range where `wanted` is.
 void find_tokens(const TokenMap &map, const Tokens &wanted, std::int64_t *ids, std::int64_t missing = -1);
+void find_tokens(const TokenMap &map, const ShortTokens &wanted, std::int64_t *ids,
+                 std::int64_t missing = -1);
+
+/// The same on one thread for tokens that lie apart, block by block; `count` is about how many there are in
+/// all.
+class SpanFinder {
+public:
+    SpanFinder(const TokenMap &map, std::size_t count);
+    ~SpanFinder();
+    SpanFinder(const SpanFinder &) = delete;
+    SpanFinder &operator=(const SpanFinder &) = delete;
+
+    void find(const TokenSpan *wanted, std::size_t count, std::int64_t *ids, std::int64_t missing = -1);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
 
 } // namespace shardwise

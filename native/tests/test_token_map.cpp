@@ -111,6 +111,57 @@ void test_many() {
         CHECK(ids[i] == (i < words.size() ? static_cast<std::int64_t>(i) : -1));
 }
 
+/// Every way to ask, with enough tokens for a memo: sizes around 4, 8 and 16, and tokens all but equal.
+void test_ways_to_ask() {
+    std::vector<std::string> words;
+    for (std::size_t size = 0; size < 40; ++size)
+        for (const char last : {'a', 'b', '\0'})
+            if (size > 0 || last == 'a')
+                words.push_back(std::string(size == 0 ? 0 : size - 1, 'a') + std::string(size > 0, last));
+    const std::size_t known = words.size();
+    const Map map(words);
+    CHECK(map.duplicates == 0);
+    words.push_back(std::string(41, 'a'));
+    words.push_back("\x01");
+    words.push_back(std::string(8, '\0'));
+    std::mt19937 random(3);
+    std::vector<std::string> wanted;
+    std::vector<std::int64_t> expected;
+    for (int i = 0; i < 140000; ++i) {
+        const std::size_t pick = random() % words.size();
+        wanted.push_back(words[pick]);
+        expected.push_back(pick < known ? static_cast<std::int64_t>(pick) : -1);
+    }
+    CHECK(ids_of(map.view(), wanted) == expected);
+
+    const Packed packed(wanted);
+    std::vector<std::int32_t> offsets(packed.offsets.begin(), packed.offsets.end());
+    const ShortTokens tokens{packed.bytes.get(), packed.size, offsets.data(), wanted.size()};
+    std::vector<std::int64_t> ids(wanted.size(), -7);
+    find_tokens(map.view(), tokens, ids.data());
+    CHECK(ids == expected);
+
+    std::vector<std::unique_ptr<std::uint8_t[]>> apart; // of exact sizes, for the sanitizers
+    std::vector<TokenSpan> spans;
+    for (const std::string &word : wanted) {
+        apart.push_back(std::make_unique<std::uint8_t[]>(word.size()));
+        std::copy(word.begin(), word.end(), apart.back().get());
+        spans.push_back({apart.back().get(), word.size()});
+    }
+    for (const std::size_t count : {std::size_t{0}, std::size_t{100}, wanted.size()}) {
+        SpanFinder finder(map.view(), count);
+        ids.assign(wanted.size(), -1);
+        for (std::size_t begin = 0; begin < count; begin += 700)
+            finder.find(spans.data() + begin, std::min<std::size_t>(700, count - begin), ids.data() + begin);
+        CHECK(std::equal(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), expected.begin()));
+    }
+
+    for (const std::int32_t wild : {-1, 1 << 30}) {
+        offsets[5] = wild;
+        CHECK_THROWS(find_tokens(map.view(), tokens, ids.data()), std::out_of_range);
+    }
+}
+
 void test_unjoin() {
     const std::string joined("ab\0\0c", 5);
     const auto *bytes = reinterpret_cast<const std::uint8_t *>(joined.data());
@@ -189,6 +240,7 @@ int main() {
     test_find();
     test_first_wins();
     test_many();
+    test_ways_to_ask();
     test_unjoin();
     test_hostile();
     return 0;

@@ -19,7 +19,10 @@ from shardwise._errors import TableNotFoundError as TableNotFoundError
 from shardwise._errors import TokenTypeError as TokenTypeError
 from shardwise._errors import UnknownTokenError as UnknownTokenError
 from shardwise._errors import VocabularyError as VocabularyError
+from shardwise._hashing import encode_with_buckets as encode_with_buckets
+from shardwise._hashing import hash_buckets as hash_buckets
 from shardwise._lookup import embedding_lookup as embedding_lookup
+from shardwise._neighbours import Neighbour as Neighbour
 from shardwise._partition import Partition as Partition
 from shardwise._runtime import empty_cache as empty_cache
 from shardwise._runtime import num_threads as num_threads

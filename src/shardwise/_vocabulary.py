@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, overload
 
@@ -135,16 +136,20 @@ class Vocabulary:
         """Return the ids of tokens.
 
         Args:
-            tokens: one token, or tokens in a sequence, a rectangular nest of sequences, or a
-                NumPy array of strings or objects.
+            tokens: one token, or tokens in a sequence, a rectangular nest of sequences, a NumPy
+                array of strings or objects, or an Arrow array of strings, bytes or a dictionary
+                of them: pyarrow's own, or where pyarrow is imported, any object that hands one
+                over (`__arrow_c_stream__`, `__arrow_c_array__`). Arrow's arrays and lists of
+                `str` are read where they lie.
 
         Returns:
             An `int` for one token, otherwise `int64` of the shape of `tokens`.
 
         Raises:
             UnknownTokenError: tokens are not in the vocabulary, and it has no `unknown`.
-            VocabularyError: a nest is not rectangular, or a token cannot be written as UTF-8.
-            TokenTypeError: a token is neither `str` nor `bytes`.
+            VocabularyError: a nest is not rectangular, a token cannot be written as UTF-8, or an
+                Arrow array is damaged.
+            TokenTypeError: a token is neither `str` nor `bytes`; a null of Arrow is none.
 
         Example:
             >>> Vocabulary(["a", "b"]).encode([["a", "b"], ["b", "b"]])
@@ -153,26 +158,100 @@ class Vocabulary:
         """
         if isinstance(tokens, (str, bytes)):
             return int(self._known([tokens])[0])
+        if not isinstance(tokens, (list, tuple, np.ndarray)):
+            array = _as_arrow(tokens)
+            if array is not None:
+                return self._known_arrow(array)
         flat, shape = _flatten(tokens)
         return self._known(flat).reshape(shape)
 
-    def _known(self, tokens: list[Token]) -> _Ids:
+    def _known(self, tokens: Sequence[Token]) -> _Ids:
         ids = self._find(tokens)
-        missing = ids < 0
-        if missing.any():
-            if self._unknown_id is None:
-                raise _unknown_error([tokens[i] for i in np.flatnonzero(missing)], len(tokens))
-            ids[missing] = self._unknown_id
+        missing = self._replace_unknown(ids)
+        if missing is not None:
+            raise _unknown_error([tokens[i] for i in missing], len(tokens))
         return ids
 
-    def _find(self, tokens: list[Token]) -> _Ids:
-        wanted, wanted_offsets = pack_tokens(tokens)
+    def _known_arrow(self, array: Any) -> _Ids:
+        ids = np.empty(len(array), np.int64)
+        begin = 0
+        for chunk in array.chunks:
+            if len(chunk):
+                self._find_arrow(chunk, ids[begin : begin + len(chunk)], begin)
+            begin += len(chunk)
+        missing = self._replace_unknown(ids)
+        if missing is not None:
+            raise _unknown_error(_arrow_tokens(array, missing), len(ids))
+        return ids
+
+    def _replace_unknown(self, ids: _Ids) -> _Ids | None:
+        """Give unknown tokens the id of `unknown`; without it return their positions, if any."""
+        if not ids.size or ids.min() >= 0:
+            return None
+        if self._unknown_id is None:
+            return np.flatnonzero(ids < 0)
+        ids[ids < 0] = self._unknown_id
+        return None
+
+    def _find(self, tokens: Sequence[Token]) -> _Ids:
         ids = np.empty(len(tokens), np.int64)
         try:
-            _native.find_tokens(self._data, self._offsets, self._slots, wanted, wanted_offsets, ids)
+            if not _native.find_objects(self._data, self._offsets, self._slots, tokens, ids):
+                self._find_packed(*pack_tokens(list(tokens)), ids)
         except ValueError as error:
-            raise VocabularyError(f"{error}; write the vocabulary again") from None
+            if isinstance(error, VocabularyError):
+                raise
+            raise _damaged(error) from None
         return ids
+
+    def _find_packed(self, wanted: _Bytes, offsets: NDArray[Any], ids: _Ids) -> None:
+        if len(ids) != len(offsets) - 1:
+            raise VocabularyError(
+                f"expected a list of tokens that stays as it is, got {len(offsets) - 1} tokens "
+                f"after {len(ids)}; encode a copy of it"
+            )
+        _native.find_tokens(self._data, self._offsets, self._slots, wanted, offsets, ids)
+
+    def _find_arrow(self, chunk: Any, ids: _Ids, begin: int) -> None:
+        """Fill `ids` from an Arrow array that is not empty; its first token is number `begin`."""
+        pa = sys.modules["pyarrow"]
+        if chunk.null_count:
+            raise _null_error(chunk.is_null(), begin)
+        if pa.types.is_dictionary(chunk.type):
+            self._find_dictionary(chunk, ids, begin)
+            return
+        chunk = _plain_strings(chunk)
+        wide = pa.types.is_large_string(chunk.type) or pa.types.is_large_binary(chunk.type)
+        dtype = np.dtype(np.int64 if wide else np.int32)
+        _, ends, data = chunk.buffers()
+        try:
+            offsets = np.frombuffer(ends, dtype, len(ids) + 1, chunk.offset * dtype.itemsize)
+            offsets = np.require(offsets, requirements=["C", "A"])
+            wanted = np.empty(0, np.uint8) if not data else np.frombuffer(data, np.uint8)
+        except (TypeError, ValueError) as error:
+            raise _damaged_arrow(error) from None
+        try:
+            self._find_packed(wanted, offsets, ids)
+        except IndexError as error:
+            raise _damaged_arrow(error) from None
+        except ValueError as error:
+            raise _damaged(error) from None
+
+    def _find_dictionary(self, chunk: Any, ids: _Ids, begin: int) -> None:
+        # An entry that no token uses may be null or unknown.
+        entries = chunk.dictionary
+        nulls = entries.is_null().to_numpy(zero_copy_only=False)
+        known = np.full(len(entries), -1, np.int64)
+        used = chunk.indices.to_numpy(zero_copy_only=False)
+        if ((used < 0) | (used >= len(entries))).any():
+            raise _damaged_arrow(f"expected indices below {len(entries)}")
+        if nulls.any():
+            if nulls[used].any():
+                raise _null_error(nulls[used], begin)
+            entries = entries.fill_null("" if "string" in str(entries.type) else b"")
+        if len(entries):
+            self._find_arrow(entries, known, 0)
+        np.take(known, used, out=ids)
 
     @overload
     def decode(self, ids: int | np.integer[Any]) -> str: ...
@@ -317,13 +396,13 @@ def _as_bytes(token: Any, position: int) -> bytes:
         ) from None
 
 
-def _flatten(tokens: Any) -> tuple[list[Any], tuple[int, ...]]:
+def _flatten(tokens: Any) -> tuple[Sequence[Any], tuple[int, ...]]:
     if isinstance(tokens, np.ndarray):
         if tokens.dtype.kind not in "USOT":
             raise TokenTypeError(f"expected an array of strings, got {tokens.dtype}")
         return tokens.ravel().tolist(), tokens.shape
     try:
-        items = list(tokens)
+        items = tokens if type(tokens) in (list, tuple) else list(tokens)
     except TypeError:
         raise TokenTypeError(
             f"expected tokens of type str or bytes, or a sequence of them, got {tokens!r:.60}"
@@ -339,6 +418,65 @@ def _flatten(tokens: Any) -> tuple[list[Any], tuple[int, ...]]:
                 f"{shape} at position {position}; encode them one by one, or pad the shorter"
             )
     return [token for flat, _ in parts for token in flat], (len(parts), *shapes[0])
+
+
+def _as_arrow(tokens: Any) -> Any:
+    """A pyarrow.ChunkedArray of Arrow's `tokens`; None for other objects. Never imports pyarrow."""
+    pa = sys.modules.get("pyarrow")
+    if pa is None:
+        return None
+    if isinstance(tokens, pa.ChunkedArray):
+        array = tokens
+    elif isinstance(tokens, pa.Array):
+        array = pa.chunked_array([tokens])
+    else:
+        try:
+            if hasattr(tokens, "__arrow_c_stream__"):
+                array = pa.chunked_array(tokens)
+            elif hasattr(tokens, "__arrow_c_array__"):
+                array = pa.chunked_array([pa.array(tokens)])
+            else:
+                return None
+        except (TypeError, ValueError, pa.ArrowException):
+            return None  # a column of mixed objects, say, which is still a sequence
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if not any(word in str(kind).partition("[")[0].split("<")[0] for word in ("string", "binary")):
+        raise TokenTypeError(f"expected an Arrow array of strings, got {array.type}")
+    return array
+
+
+def _plain_strings(chunk: Any) -> Any:
+    """The same tokens with one array of offsets."""
+    pa = sys.modules["pyarrow"]
+    if "view" in str(chunk.type) or "fixed" in str(chunk.type):
+        return chunk.cast(pa.large_binary())
+    return chunk
+
+
+def _arrow_tokens(array: Any, positions: _Ids) -> list[Token]:
+    pa = sys.modules["pyarrow"]
+    taken = array.take(pa.array(positions))
+    if pa.types.is_dictionary(taken.type):
+        taken = taken.cast(taken.type.value_type)
+    tokens: list[bytes] = taken.cast(pa.large_binary()).to_pylist()
+    if "string" not in str(taken.type):
+        return list(tokens)
+    return [token.decode("utf-8", "surrogateescape") for token in tokens]
+
+
+def _null_error(nulls: Any, begin: int) -> TokenTypeError:
+    return TokenTypeError(
+        f"expected tokens, got null at position {begin + int(np.argmax(nulls))}; drop the nulls, "
+        "or fill them with a token (`fill_null`)"
+    )
+
+
+def _damaged(error: object) -> VocabularyError:
+    return VocabularyError(f"{error}; write the vocabulary again")
+
+
+def _damaged_arrow(error: object) -> VocabularyError:
+    return VocabularyError(f"the Arrow array is damaged: {error}; make it again")
 
 
 def _nested(strings: list[str], shape: tuple[int, ...]) -> list[Any]:

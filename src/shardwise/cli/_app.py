@@ -16,12 +16,15 @@ from rich.console import Console
 from rich.text import Text
 
 from shardwise import ShardwiseError
+from shardwise.cli.analogy import analogy
 from shardwise.cli.convert import convert
 from shardwise.cli.create import create
+from shardwise.cli.evaluate import evaluate
 from shardwise.cli.explain import explain
 from shardwise.cli.info import info
 from shardwise.cli.lookup import lookup
 from shardwise.cli.reshard import reshard
+from shardwise.cli.similar import similar
 from shardwise.cli.verify import verify
 
 P = ParamSpec("P")
@@ -94,3 +97,6 @@ app.command()(told(info))
 app.command()(told(reshard))
 app.command()(told(verify))
 app.command(context_settings=LOOSE)(told(explain))
+app.command(context_settings=LOOSE)(told(similar))
+app.command(context_settings=LOOSE)(told(analogy))
+app.command()(told(evaluate))

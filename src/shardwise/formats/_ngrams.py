@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,15 @@ _MOST_NGRAMS = 1 << 22  # that are looked at together, and of one word
 _STEP_BYTES = 1 << 20  # of sums: they should stay in a cache while rows are added to them
 
 
+class Tokens(Protocol):
+    """Tokens end to end, and where each begins."""
+
+    @property
+    def data(self) -> NDArray[np.uint8]: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+
+
 @dataclass(frozen=True)
 class Ngrams:
     """Which n-grams a word has, and where their rows are."""
@@ -25,14 +35,14 @@ class Ngrams:
     cut_end: bool  # fastText cut "</s>" into n-grams before version 12's time; today it does not
     pruned: tuple[NDArray[np.int64], NDArray[np.int64]] | None  # buckets that have rows, and which
 
-    def count(self, words: Words, begin: int, end: int) -> NDArray[np.int64]:
+    def count(self, words: Tokens, begin: int, end: int) -> NDArray[np.int64]:
         counts = np.empty(end - begin, np.int64)
         offsets = words.offsets[begin : end + 1]
         _native.count_subwords(words.data, offsets, self.least, self.most, self.cut_end, counts)
         return counts
 
     def rows(
-        self, words: Words, begin: int, end: int
+        self, words: Tokens, begin: int, end: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the n-grams' rows, after the words', and where those of each word begin."""
         ids, offsets = _native.subword_buckets(
