@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import shardwise._neighbours as search_module
+import shardwise._search as search_module
 from shardwise import (
     Neighbour,
     OptionError,
@@ -54,7 +54,7 @@ def test_same_neighbours_as_gensim(novels):
 @pytest.mark.parametrize("dtype", ["f2", "bfloat16", "f4", ">f4", "f8", "i1", "i8"])
 def test_every_dtype_in_small_blocks(dtype, shards, monkeypatch):
     monkeypatch.setattr(search_module, "_BLOCK_BYTES", 1)  # 256 rows
-    monkeypatch.setattr(search_module, "_SCORES", 700)  # two queries
+    monkeypatch.setattr(search_module, "SCORES", 700)  # two queries
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
     rows = (20 * RNG.standard_normal((1000, 7))).astype(kind)
     vectors = named(rows, shards)

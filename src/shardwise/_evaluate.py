@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import FormatError
-from shardwise._neighbours import Queries, as_stop, check_rows, directions, search
+from shardwise._neighbours import as_stop
+from shardwise._search import Queries, check_rows, directions, search
 
 if TYPE_CHECKING:
     from shardwise._vectors import Vectors

@@ -96,27 +96,11 @@ def encode_with_buckets(
         raise OptionError(
             f"expected offset so that the ids of {count} buckets are in [0, 2**63), got {first}"
         )
-    ids = find_tokens(vocabulary, flat)
+    ids = vocabulary._find(flat)
     missing = np.flatnonzero(ids < 0)
     if len(missing):
         ids[missing] = _buckets([flat[i] for i in missing.tolist()], count, hash_key) + first
     return ids.reshape(shape)
-
-
-def find_tokens(vocabulary: Vocabulary, tokens: list[Any]) -> NDArray[np.int64]:
-    """Return the ids of tokens, -1 for those that the vocabulary lacks.
-
-    Raises:
-        TokenTypeError: a token is neither `str` nor `bytes`.
-        VocabularyError: a token cannot be written as UTF-8, or the vocabulary is damaged.
-    """
-    wanted, offsets = pack_tokens(tokens)
-    ids = np.empty(len(tokens), np.int64)
-    try:
-        _native.find_tokens(*vocabulary.arrays(), wanted, offsets, ids)
-    except ValueError as error:
-        raise VocabularyError(f"{error}; write the vocabulary again") from None
-    return ids
 
 
 def _buckets(tokens: list[Any], num_buckets: int, key: tuple[int, int] | None) -> NDArray[np.int64]:

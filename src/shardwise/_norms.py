@@ -21,14 +21,14 @@ def clips_in_kernel(dtype: np.dtype[Any]) -> bool:
     Raises:
         TableError: rows of this dtype have no norm.
     """
-    if dtype.kind not in "fc" and not _is_small_float(dtype):
+    if dtype.kind not in "fc" and not is_small_float(dtype):
         raise TableError(
             f"expected rows of floating-point or complex numbers for max_norm, got {dtype}"
         )
     return dtype.isnative and dtype.name in _IN_KERNEL
 
 
-def _is_small_float(dtype: np.dtype[Any]) -> bool:
+def is_small_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is a float of ml_dtypes, which NumPy shows as raw bytes."""
     ml_dtypes = sys.modules.get("ml_dtypes")  # a dtype of it cannot be met before it is imported
     if ml_dtypes is None:

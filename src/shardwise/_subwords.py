@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import StoreError, TableError, VocabularyError
-from shardwise._hashing import find_tokens
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary, _flatten, pack_tokens
-from shardwise.formats._ngrams import Ngrams
+from shardwise.formats._ngrams import Ngrams, mean_rows
 
 _MOST_CHARS = 1024  # of an n-gram; the work grows with it
 _MOST_NGRAMS = 1 << 22  # that are looked at together, and of one word
@@ -53,7 +52,7 @@ class Subwords:
                 f"{table.dtype} of shape {table.shape}"
             )
         flat, shape = ([tokens], ()) if isinstance(tokens, (str, bytes)) else _flatten(tokens)
-        ids = find_tokens(self._vocabulary, list(flat)).reshape(shape)
+        ids = self._vocabulary._find(flat).reshape(shape)
         missing = ids < 0
         places = np.flatnonzero(missing).tolist()
         means = self._vectors([flat[i] for i in places]).astype(table.dtype, copy=False)
@@ -152,27 +151,11 @@ class Subwords:
                 fit = max(1, int(np.searchsorted(np.cumsum(counts), _MOST_NGRAMS, "right")))
                 stop = first + min(fit, last - first)
                 ids, offsets = ngrams.rows(packed, first, stop)
-                out[first:stop] = _means(self._table, ids + self._words, offsets)
+                none = np.zeros((stop - first, width), np.float32)
+                out[first:stop] = mean_rows(none, 0, self._take, ids + self._words, offsets)
                 counts, first = counts[stop - first :], stop
         return out
 
-
-def _means(table: Table, ids: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Average the rows of each word, in the order of its n-grams.
-
-    They are added one by one in float32 to 0, and multiplied by float32(1 / their number), which
-    gives the bits of fastText's `getWordVector` (fasttext.cc). The words with the most n-grams come
-    first, so that those that still have one are always the first.
-    """
-    counts = np.diff(offsets)
-    order = np.argsort(-counts, kind="stable")
-    counts, starts = counts[order], offsets[:-1][order]
-    sums = np.zeros((len(counts), table.shape[1]), np.float32)
-    with np.errstate(all="ignore"):
-        for i in range(int(counts[0])):
-            active = int(np.searchsorted(-counts, -i, "left"))
-            sums[:active] += table.lookup(ids[starts[:active] + i]).astype(np.float32, copy=False)
-        sums *= (1.0 / np.maximum(counts, 1)).astype(np.float32)[:, None]
-    means = np.empty_like(sums)
-    means[order] = sums
-    return means
+    def _take(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        with np.errstate(all="ignore"):
+            return self._table.lookup(ids).astype(np.float32, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,31 +104,41 @@ def add_words(
             stop = first + min(fit, last - first)
             ids, offsets = ngrams.rows(words, first, stop)
             ids += word_count
-            out[first - begin : stop - begin] = _means(matrix, words.rows[first:stop], ids, offsets)
+            with np.errstate(all="ignore"):  # fastText begins with 0, which makes 0 of -0
+                own = matrix.take(words.rows[first:stop]) + np.float32(0)
+            out[first - begin : stop - begin] = mean_rows(own, 1, matrix.take, ids, offsets)
             counts, first = counts[stop - first :], stop
 
 
-def _means(
-    matrix: Matrix,
-    own: NDArray[np.int64],
+def mean_rows(
+    first: NDArray[np.float32],
+    counted: int,
+    take: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     ids: NDArray[np.int64],
     offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Average each word's own row and its n-grams' rows, added one by one in float32.
+    """Average the rows of each word's n-grams, and what comes before them.
 
-    That is the order in which fastText adds them, so the sums have its bits. The words with the
-    most n-grams come first, so that those that still have one are always the first.
+    They are added one by one in float32, and multiplied by float32(1 / their number), which gives
+    the bits of fastText's `getWordVector` (fasttext.cc). The words with the most n-grams come
+    first, so that those that still have one are always the first.
+
+    Args:
+        first: float32[words, columns], what each sum begins with.
+        counted: for how many rows it stands, 0 or 1.
+        take: gives the rows of ids.
+        ids: the rows of all n-grams.
+        offsets: where each word's begin, and the end.
     """
     counts = np.diff(offsets)
     order = np.argsort(-counts, kind="stable")
     counts, starts = counts[order], offsets[:-1][order]
+    sums = first[order]
     with np.errstate(all="ignore"):
-        sums = matrix.take(own[order])
-        sums += np.float32(0)  # fastText begins with 0, which makes 0 of -0
         for i in range(int(counts[0])):
             active = int(np.searchsorted(-counts, -i, "left"))
-            sums[:active] += matrix.take(ids[starts[:active] + i])
-        sums *= (1.0 / (counts + 1)).astype(np.float32)[:, None]
+            sums[:active] += take(ids[starts[:active] + i])
+        sums *= (1.0 / np.maximum(counts + counted, 1)).astype(np.float32)[:, None]
     means = np.empty_like(sums)
     means[order] = sums
     return means
