@@ -14,16 +14,40 @@ from shardwise import formats, initializers, store
 
 # When one of these lines changes, programs of other people may: say so in the changelog.
 API = """\
+Aligned(vectors: ForwardRef('Vectors'), rotation: ForwardRef('Wide'), offset: ForwardRef('Wide'),
+    shared: ForwardRef('int'), before: ForwardRef('float'), after: ForwardRef('float'))
+AnalogyScores(sections: ForwardRef('tuple[AnalogySection, ...]'), total:
+    ForwardRef('AnalogySection'), skipped: ForwardRef('int'))
+AnalogySection(name: ForwardRef('str'), correct: ForwardRef('int'), questions: ForwardRef('int'),
+    unknown: ForwardRef('int'))
+AnalogySection.accuracy: float
+Buckets(count: int, key: tuple[int, int] | None = None, first: int | None = None)
+Buckets.ids(data: Bytes, offsets: Ids, num_tokens: int) -> Ids
+Buckets.start(num_tokens: int) -> int
 Converted(path: str, format: str, to: str, shape: tuple[int, ...], dtype: np.dtype[Any], partition:
     Partition | None, vocabulary: Vocabulary | None, duplicates: int, nonfinite: int, lost_tokens:
     int)
+Drift(token: ForwardRef('str'), cosine: ForwardRef('float'), distance: ForwardRef('float'), norm:
+    ForwardRef('float'), other_norm: ForwardRef('float'), overlap: ForwardRef('float | None') =
+    None)
 FormatError(ShardwiseError, ValueError)
 IdOutOfRangeError(ShardwiseError, IndexError)
 IdTypeError(ShardwiseError, TypeError)
+Index(vectors: Vectors, graph: Any, path: str | None, kept: Any = None)
+Index.most_similar(positive: Any, negative: Any = (), topn: int = 10, *, as_frame: bool = False) ->
+    Any
+Index.recall(queries: int = 1000, topn: int = 10, *, seed: int = 0) -> float
+Index.save(path: str | os.PathLike[str]) -> None
+Index.similar_by_vector(vector: Any, topn: int = 10, *, as_frame: bool = False) -> Any
 MissingLibraryError(ShardwiseError, ImportError)
 Neighbour(token: ForwardRef('str'), score: ForwardRef('float'))
 OptionError(ShardwiseError, ValueError)
 OutputError(ShardwiseError, ValueError)
+Padded(rows: ForwardRef('NDArray[Any]'), lengths: ForwardRef('NDArray[np.int64]'))
+Padded.mask: NDArray[np.bool_]
+PairScores(pearson: ForwardRef('float'), spearman: ForwardRef('float'), pairs: ForwardRef('int'),
+    unknown: ForwardRef('int'), skipped: ForwardRef('int'))
+PairScores.unknown_share: float
 Partition(strategy: Strategy, num_rows: int, num_shards: int, boundaries: tuple[int, ...] | None =
     None)
 Partition.div(num_rows: int, num_shards: int) -> Partition
@@ -35,6 +59,9 @@ Partition.ranges(boundaries: Sequence[int] | NDArray[np.integer[Any]]) -> Partit
 Partition.shard_sizes: tuple[int, ...]
 Partition.to_json() -> dict[str, Any]
 PartitionError(ShardwiseError, ValueError)
+Pruned(vectors: ForwardRef('Vectors'), remap: ForwardRef('dict[str, Neighbour]'))
+Ragged(rows: NDArray[Any], offsets: NDArray[np.int64])
+Ragged.lengths: NDArray[np.int64]
 ShardwiseError(Exception)
 ShardwiseWarning(UserWarning)
 StoreError(ShardwiseError, ValueError)
@@ -67,11 +94,15 @@ TableNotFoundError(StoreError, FileNotFoundError)
 TokenTypeError(ShardwiseError, TypeError)
 UnknownTokenError(ShardwiseError, KeyError)
 Vectors(table: Table, vocabulary: Vocabulary)
-Vectors.analogy(a: Any, b: Any, c: Any, topn: int = 10, *, restrict: int | None = None) ->
-    list[Any]
+Vectors.add(tokens: Any, rows: Any, *, replace: bool = False) -> Vectors
+Vectors.align(reference: Vectors, *, tokens: Any = None, center: bool = False) -> _compare.Aligned
+Vectors.analogy(a: Any, b: Any, c: Any, topn: int = 10, *, restrict: int | None = None, as_frame:
+    bool = False) -> Any
 Vectors.closer_than(a: str, b: str) -> list[str]
 Vectors.distances(word: Any, others: Any = None) -> NDArray[Any]
 Vectors.doesnt_match(words: Any) -> str
+Vectors.drift(other: Vectors, *, tokens: Any = None, topn: int | None = None, neighbours: int = 0,
+    as_frame: bool = False, progress: Callable[[int, int], object] | None = None) -> Any
 Vectors.evaluate_analogies(path: str | os.PathLike[str], *, restrict: int | None = 30000,
     case_insensitive: bool = True) -> _evaluate.AnalogyScores
 Vectors.evaluate_pairs(path: str | os.PathLike[str], *, restrict: int | None = 300000,
@@ -79,27 +110,60 @@ Vectors.evaluate_pairs(path: str | os.PathLike[str], *, restrict: int | None = 3
 Vectors.from_file(path: str | os.PathLike[str], *, shards: int = 1, partition: str = 'mod', format:
     str | None = None, tensor: str | None = None, tokens: str | None = None, dim: int | None =
     None, limit: int | None = None, unknown: str | None = None) -> Vectors
-Vectors.lookup(tokens: str | Sequence[Any] | NDArray[Any], *, unknown: Literal['subwords'] | None =
-    None, out: NDArray[Any] | None = None, max_norm: float | None = None) -> NDArray[Any]
+Vectors.index(path: str | os.PathLike[str] | None = None, *, rebuild: bool = False, dtype: str =
+    'f16', connectivity: int = 16, expansion_add: int = 128, expansion_search: int = 64, progress:
+    Callable[[int, int], object] | None = None) -> Index
+Vectors.lookup(tokens: Any, *, unknown: Any = None, sentences: Literal['padded', 'ragged'] | None =
+    None, max_length: int | None = None, out: NDArray[Any] | None = None, max_norm: float | None =
+    None) -> NDArray[Any] | Padded | Ragged
+Vectors.merge(other: Vectors, *, conflict: Literal['first', 'second', 'mean', 'error'] = 'first')
+    -> Vectors
 Vectors.most_similar(positive: Any, negative: Any = (), topn: int = 10, *, restrict: int | None =
-    None) -> list[Any]
+    None, as_frame: bool = False) -> Any
 Vectors.most_similar_cosmul(positive: Any, negative: Any = (), topn: int = 10, *, restrict: int |
-    None = None) -> list[Any]
+    None = None, as_frame: bool = False) -> Any
 Vectors.open(path: str | os.PathLike[str]) -> Vectors
+Vectors.prune(count: int | None = None, *, keep: Any = None, progress: Callable[[int, int], object]
+    | None = None) -> _combine.Pruned
 Vectors.rank(a: str, b: str) -> int
 Vectors.save(path: str | os.PathLike[str], *, dtype: Any = None, overwrite: bool = False, metadata:
     Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None = None) -> None
-Vectors.similar_by_vector(vector: Any, topn: int = 10, *, restrict: int | None = None) -> list[Any]
+Vectors.sentence(sentences: str | Iterable[Any], combiner: _sentences.Combiner = 'mean', *,
+    unknown: _rows.UnknownOrSkip = None) -> NDArray[Any]
+Vectors.similar_by_vector(vector: Any, topn: int = 10, *, restrict: int | None = None, as_frame:
+    bool = False) -> Any
 Vectors.similarity(a: Any, b: Any) -> Any
+Vectors.subset(tokens: Any, *, missing: Literal['error', 'drop', 'subwords'] = 'error') -> Vectors
 Vectors.table: Table
 Vectors.vocabulary: Vocabulary
-Vocabulary(tokens: Iterable[Token], *, unknown: str | None = None)
-Vocabulary.arrays() -> tuple[_Bytes, _Ids, _Slots]
-Vocabulary.decode(ids: int | np.integer[Any] | Sequence[Any] | NDArray[Any]) -> str | list[Any]
-Vocabulary.encode(tokens: Token | Sequence[Any] | NDArray[Any]) -> int | _Ids
-Vocabulary.from_arrays(data: _Bytes, offsets: _Ids, slots: _Slots | None, *, unknown: str | None =
+Vocabulary(tokens: Iterable[Token], *, unknown: str | int | Buckets | None = None, counts:
+    Sequence[int] | NDArray[Any] | None = None, aliases: Mapping[Any, Any] | None = None, casefold:
+    bool = False, normal_form: NormalForm | None = None)
+Vocabulary.aliases: dict[str, int]
+Vocabulary.arrays() -> tuple[Bytes, Ids, Slots]
+Vocabulary.build(tokens: Iterable[Token | Iterable[Token]] | Mapping[Token, int], *, min_count: int
+    = 1, max_size: int | None = None, ties: Ties = 'first', specials: Sequence[Token] = (),
+    specials_first: bool = True, unknown: str | int | Buckets | None = None, casefold: bool =
+    False, normal_form: NormalForm | None = None, progress: Callable[[int, int], object] | None =
     None) -> Vocabulary
-Vocabulary.unknown: str | None
+Vocabulary.build_from_text(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *,
+    min_count: int = 1, max_size: int | None = None, ties: Ties = 'first', specials:
+    Sequence[Token] = (), specials_first: bool = True, unknown: str | int | Buckets | None = None,
+    casefold: bool = False, normal_form: NormalForm | None = None, progress: Callable[[int, int],
+    object] | None = None) -> Vocabulary
+Vocabulary.casefold: bool
+Vocabulary.counts: Ids | None
+Vocabulary.decode(ids: int | np.integer[Any] | Sequence[Any] | NDArray[Any], missing: str | None =
+    None) -> str | list[Any]
+Vocabulary.encode(tokens: Token | int | Sequence[Any] | NDArray[Any]) -> int | Ids
+Vocabulary.from_arrays(data: Bytes, offsets: Ids, slots: Slots | None, *, unknown: str | int |
+    Buckets | None = None, counts: Ids | None = None, casefold: bool = False, normal_form:
+    NormalForm | None = None) -> Vocabulary
+Vocabulary.normal_form: NormalForm | None
+Vocabulary.num_ids: int
+Vocabulary.open(path: str | os.PathLike[str]) -> Vocabulary
+Vocabulary.save(path: str | os.PathLike[str], *, overwrite: bool = False) -> None
+Vocabulary.unknown: str | int | Buckets | None
 Vocabulary.unknown_id: int | None
 VocabularyError(ShardwiseError, ValueError)
 convert(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards: int | None = None,
@@ -112,9 +176,6 @@ embedding_lookup(params: Any, ids: Any, partition_strategy: str | Partition = 'm
     None = None, *, max_norm: float | None = None, out_of_range: OutOfRange = 'error', out:
     NDArray[Any] | None = None) -> NDArray[Any]
 empty_cache() -> int
-encode_with_buckets(vocabulary: Vocabulary, tokens: str | bytes | int | Sequence[Any] |
-    NDArray[Any], num_buckets: int, key: Sequence[int] | None = None, offset: int | None = None) ->
-    NDArray[np.int64]
 hash_buckets(tokens: str | bytes | int | Sequence[Any] | NDArray[Any], num_buckets: int, key:
     Sequence[int] | None = None) -> NDArray[np.int64]
 num_threads() -> int
@@ -130,10 +191,14 @@ formats.WRITABLE
 formats.open(path: StrPath, *, format: str | None = None, limit: int | None = None, dim: int | None
     = None, unknown: str | None = None, tensor: str | None = None, tokens: str | None = None,
     partition: Literal['mod', 'div'] | None = None, progress: Progress | None = None) -> Source
+formats.open_vocabulary(path: StrPath, format: str | None = None, *, unknown: str | int | Buckets |
+    None = None, casefold: bool = False, normal_form: NormalForm | None = None) -> Vocabulary
 formats.table_source(table: Table, vocabulary: Vocabulary | None = None, *, path: StrPath = '',
     metadata: Mapping[str, Any] | None = None) -> Source
 formats.write(path: StrPath, source: Source, *, format: str | None = None, overwrite: bool = False,
     progress: Progress | None = None) -> None
+formats.write_vocabulary(vocabulary: Vocabulary, path: StrPath, format: str | None = None, *,
+    overwrite: bool = False) -> None
 initializers.Initializer(kind: str, a: float = 0.0, b: float = 0.0, seed: int = 0)
 initializers.Initializer.defaults(kind: str) -> tuple[float, float]
 initializers.Initializer.maker(shape: tuple[int, ...], dtype: np.dtype[Any]) -> RowMaker | None
@@ -146,7 +211,7 @@ initializers.truncated_normal(mean: float = 0.0, stddev: float = 0.05, *, seed: 
 initializers.uniform(low: float = -0.05, high: float = 0.05, *, seed: int = 0) -> Initializer
 initializers.zeros() -> Initializer
 store.Checked(file: str, bytes: int, state: Literal['ok', 'damaged', 'missing', 'unknown',
-    'updated'], expected: str | None, got: str | None)
+    'updated'], expected: str | None, got: str | None, problem: str | None = None)
 store.Manifest(shape: tuple[int, ...], dtype: str, partition: Partition, shards: tuple[DataFile,
     ...], vocabulary: DataFile | None = None, unknown_id: int | None = None, generation: int = 1,
     metadata: dict[str, Any] = <factory>)
@@ -158,11 +223,14 @@ store.create_table(path: str | os.PathLike[str], shape: tuple[int, ...], *, dtyp
     Partition, initializer: Any, overwrite: bool = False, metadata: Mapping[str, Any] | None =
     None, progress: Callable[[int, int], object] | None = None) -> None
 store.open_table(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Stored
+store.open_vocabulary(path: str | os.PathLike[str]) -> Vocabulary
 store.refuse_existing(path: str | os.PathLike[str]) -> None
 store.reshard(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards: int | None =
     None, partition: str | Partition | None = None, dtype: Any = None, overwrite: bool = False,
     metadata: Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None =
     None) -> Manifest
+store.save_vocabulary(path: str | os.PathLike[str], vocabulary: Vocabulary, *, overwrite: bool =
+    False) -> None
 store.storable_dtype(dtype: Any) -> np.dtype[Any]
 store.update_checksums(path: str | os.PathLike[str], *, progress: Callable[[int, int], object] |
     None = None) -> list[Checked]
@@ -181,7 +249,7 @@ store.write_table(path: str | os.PathLike[str], table: Table, *, vocabulary: Voc
 def names_of(module):
     return sorted(
         name
-        for name in getattr(module, "__all__", vars(module))
+        for name in getattr(module, "__all__", dir(module))
         if not name.startswith("_") and not inspect.ismodule(getattr(module, name))
     )
 

@@ -121,7 +121,7 @@ def test_limit_dim_and_unknown(table, tmp_path, name):
     assert made.partition == Partition.mod(5, 1)
     vectors = Vectors.open(tmp_path / "u")
     assert list(vectors.vocabulary) == WORDS[:5]
-    assert np.array_equal(vectors["nobody"], ROWS[1])
+    assert np.array_equal(vectors.lookup("nobody"), ROWS[1])
     assert np.array_equal(all_rows(vectors.table), ROWS[:5])
     convert(path, tmp_path / "a.vec", limit=100)
     assert formats.open(tmp_path / "a.vec").shape == (9, 4)

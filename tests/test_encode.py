@@ -1,15 +1,17 @@
 """`Vocabulary.encode`: long lists, Arrow arrays, tokens of every length, damaged input."""
 
+import contextlib
 import gc
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwise import UnknownTokenError, _native
+from shardwise import UnknownTokenError, _native, num_threads, set_num_threads
 from shardwise._errors import TokenTypeError, VocabularyError
 from shardwise._vocabulary import Vocabulary
 
@@ -104,14 +106,76 @@ def test_a_list_that_changes():
     words = Vocabulary(["a", "b"])
     arrays = words.arrays()
     ids = np.empty(3, np.int64)
-    assert not _native.find_objects(*arrays, ["a"], ids)
-    assert not _native.find_objects(*arrays, ("a", 5, "b"), ids)
-    assert _native.find_objects(*arrays, ["b", "a", "x", "a"], ids)
+    assert _native.find_objects(*arrays, ["a"], ids) == -1
+    assert _native.find_objects(*arrays, ("a", 5, "b"), ids) == -1
+    assert _native.find_objects(*arrays, ["b", "a", "x", "a"], ids) == 1
     assert ids.tolist() == [1, 0, -1]
+    assert _native.find_objects(*arrays, ("x", "é", "b"), ids, 7) == 2
+    assert ids.tolist() == [7, 7, 1]
     with pytest.raises(TypeError):
         _native.find_objects(*arrays, "abc", ids)
     with pytest.raises(VocabularyError, match="stays as it is, got 1 tokens after 3"):
         words._find_packed(np.empty(0, np.uint8), np.zeros(2, np.int64), ids)
+
+
+class Text(str):
+    """A str that keeps its characters elsewhere."""
+
+
+@pytest.mark.parametrize("count", [7, 300, 20_000])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_kind_of_object_in_one_list(count, threads):
+    sizes = [0, 1, 3, 4, 7, 8, 9, 14, 15, 16, 17, 40]
+    parts = ["x", "\0", "é", "€", "😀", "\udcff"]
+    tokens = list(dict.fromkeys(part * size for part in parts for size in sizes))
+    words = Vocabulary(tokens)
+    assert len(words) == len(tokens)
+    rng = np.random.default_rng(count)
+    ids = rng.integers(-1, len(tokens), count)
+    other = ["y" * 15, "\0y", "é" * 41, b"\xfe", Text("y")]
+    asked = []
+    for i, pick in zip(ids.tolist(), rng.integers(0, 4, count).tolist(), strict=True):
+        token = tokens[i] if i >= 0 else other[pick]
+        if isinstance(token, bytes):
+            asked.append(token)
+        elif pick == 0:
+            asked.append(token.encode("utf-8", "surrogateescape"))
+        else:
+            asked.append(Text(token) if pick == 1 else "".join(list(token)))
+    before = num_threads()
+    set_num_threads(threads)
+    try:
+        known = Vocabulary(tokens, unknown=-1)
+        assert np.array_equal(known.encode(asked), ids)
+        assert np.array_equal(known.encode(tuple(asked)), ids)
+        far = Vocabulary(tokens, unknown=10**12, aliases={"y" * 15: 3})
+        expected = np.where(ids < 0, 10**12, ids)
+        expected[[token == "y" * 15 for token in asked]] = 3
+        expected[[token == b"y" * 15 for token in asked]] = 3
+        assert np.array_equal(far.encode(asked), expected)
+    finally:
+        set_num_threads(before)
+
+
+def test_a_list_that_another_thread_changes():
+    words = Vocabulary([f"w{i}" for i in range(1000)], unknown=-1)
+    tokens = [f"w{i % 1000}" for i in range(30_000)]
+    full, stop = list(tokens), threading.Event()
+
+    def change():
+        while not stop.is_set():
+            del tokens[100:]
+            tokens.extend(full[100:])
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(100):
+            with contextlib.suppress(VocabularyError):  # it grew or shrank between two steps
+                assert words.encode(tokens)[:100].tolist() == list(range(100))
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_references_are_given_back():
@@ -174,6 +238,14 @@ def test_arrow_kinds_with_another_layout():
     for kind in (pa.string_view(), pa.binary_view()):
         array = pa.array(["abd", "longer than twelve bytes"], kind)
         assert words.encode(array[1:]).tolist() == [2]
+        for unknown in (pa.array(["abd", "x"], kind), array[:0]):
+            entries = pa.array([0, 1, 0][: len(unknown) + 1], pa.int8())
+            coded = pa.DictionaryArray.from_arrays(entries[: len(unknown)], unknown)
+            assert words.encode(coded[:1]).tolist() == [1][: len(unknown)]
+            if len(unknown):
+                for wrong in (unknown, coded):
+                    with pytest.raises(UnknownTokenError, match=r"\(1 of 2 tokens\): b?'x'"):
+                        words.encode(wrong)
 
 
 def test_objects_that_hand_over_an_arrow_array():

@@ -12,9 +12,9 @@ from shardwise import (
     TokenTypeError,
     Vocabulary,
     VocabularyError,
-    encode_with_buckets,
     hash_buckets,
 )
+from shardwise._hashing import Buckets
 
 PATH = Path(__file__).parent / "golden" / "hashing.json"
 GOLDEN = json.loads(PATH.read_text(encoding="utf-8"))
@@ -46,16 +46,17 @@ def test_strong(case):
 
 @pytest.mark.parametrize("case", GOLDEN["static_vocabulary_table"])
 def test_static_vocabulary_table(case):
-    known = Vocabulary(GOLDEN["known"])
-    assert encode_with_buckets(known, GOLDEN["asked"], case["num_buckets"]).tolist() == case["ids"]
+    known = Vocabulary(GOLDEN["known"], unknown=Buckets(case["num_buckets"]))
+    assert known.encode(GOLDEN["asked"]).tolist() == case["ids"]
+    assert max(case["ids"]) < known.num_ids == len(known) + case["num_buckets"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["integer_table"])
 def test_integers_are_their_decimal_digits(case):
     asked = GOLDEN["integers"]
-    known = Vocabulary([str(i) for i in asked[:3]])
+    known = Vocabulary([str(i) for i in asked[:3]], unknown=Buckets(case["num_buckets"]))
     for tokens in (asked, np.array(asked), [str(i) for i in asked], np.array(asked, object)):
-        assert encode_with_buckets(known, tokens, case["num_buckets"]).tolist() == case["ids"]
+        assert known.encode(tokens).tolist() == case["ids"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["keras_string_lookup"])
@@ -64,17 +65,16 @@ def test_layouts_of_keras(case):
     front = [] if mask is None else [mask]
     places = [f"[UNK] {i}" for i in range(slots)]
     words = [word for word in GOLDEN["known"] if word]
-    known = Vocabulary([*front, *places, *words])
-    ids = encode_with_buckets(known, GOLDEN["asked"], slots, offset=len(front))
-    assert ids.tolist() == case["ids"]
+    known = Vocabulary([*front, *places, *words], unknown=Buckets(slots, first=len(front)))
+    assert known.encode(GOLDEN["asked"]).tolist() == case["ids"]
+    assert known.num_ids == len(known)
 
 
 def test_the_published_examples():
-    three = Vocabulary(["emerson", "lake", "palmer"])
-    assert encode_with_buckets(three, ["king", "crimson"], 5).tolist() == [6, 7]
-    four = Vocabulary(["a", "b", "c", "d"])
-    words = ["king", "tarkus", "black", "moon"]
-    assert encode_with_buckets(four, words, 3).tolist() == [5, 6, 6, 4]
+    three = Vocabulary(["emerson", "lake", "palmer"], unknown=Buckets(5))
+    assert three.encode(["king", "crimson"]).tolist() == [6, 7]
+    four = Vocabulary(["a", "b", "c", "d"], unknown=Buckets(3))
+    assert four.encode(["king", "tarkus", "black", "moon"]).tolist() == [5, 6, 6, 4]
     assert hash_buckets(list("ABCDE"), 3).tolist() == [1, 0, 1, 1, 2]
 
 
@@ -202,15 +202,17 @@ def test_tokens_that_cannot_be():
 
 @pytest.mark.parametrize("num_buckets", [0, -1, 2**63, 1.0, "3", None])
 def test_wrong_numbers_of_buckets(num_buckets):
-    for call in (hash_buckets, lambda t, n: encode_with_buckets(Vocabulary(["a"]), t, n)):
-        with pytest.raises(OptionError, match="expected num_buckets"):
-            call(["a"], num_buckets)
+    with pytest.raises(OptionError, match="expected num_buckets"):
+        hash_buckets(["a"], num_buckets)
+    with pytest.raises(OptionError, match="expected count"):
+        Buckets(num_buckets)
 
 
 @pytest.mark.parametrize("key", [(), (1,), (1, 2, 3), 5, "ab", (1.0, 2), (0, 2**64), (-(2**65), 0)])
 def test_wrong_keys(key):
-    with pytest.raises(OptionError, match="expected key as two integers of 64 bits"):
-        hash_buckets(["a"], 3, key)
+    for call in (lambda: hash_buckets(["a"], 3, key), lambda: Buckets(3, key)):
+        with pytest.raises(OptionError, match="expected key as two integers of 64 bits"):
+            call()
 
 
 def test_keys_are_64_bits_with_a_sign_or_without():
@@ -219,29 +221,71 @@ def test_keys_are_64_bits_with_a_sign_or_without():
     assert np.array_equal(signed, hash_buckets(TOKENS, 1000, np.array([-1, -(2**63)])))
 
 
+def test_buckets_are_values():
+    assert Buckets(3, [-1, 2]) == Buckets(np.int8(3), (2**64 - 1, 2), None)
+    assert Buckets(3) != Buckets(3, first=0)
+    assert len({Buckets(3), Buckets(3), Buckets(4)}) == 2
+    with pytest.raises(AttributeError):
+        Buckets(3).count = 4
+    assert repr(Buckets(3)) == "Buckets(count=3, key=None, first=None)"
+
+
+# ---- Arrow ----
+
+
+def test_arrow_arrays():
+    pa = pytest.importorskip("pyarrow")
+    words = ["king", "\u00ff\u65e5\u672c", "", "crimson", "king"]
+    wanted = hash_buckets(words, 1000)
+    kinds = [pa.string(), pa.large_string(), pa.binary(), pa.string_view()]
+    arrays = [pa.array(words, kind) for kind in kinds]
+    for array in [*arrays, pa.array(words).dictionary_encode(), pa.chunked_array([arrays[0]])]:
+        assert np.array_equal(hash_buckets(array, 1000), wanted)
+        assert np.array_equal(hash_buckets(array[2:], 1000), wanted[2:])
+        assert hash_buckets(array[:0], 1000).shape == (0,)
+    numbers = hash_buckets([7, -5], 99)
+    assert np.array_equal(hash_buckets(pa.array([7, -5], pa.int8()), 99), numbers)
+    assert np.array_equal(hash_buckets(pa.array([7, -5]).dictionary_encode(), 99), numbers)
+    with pytest.raises(TokenTypeError, match="null at position 1"):
+        hash_buckets(pa.array(["a", None]), 3)
+    with pytest.raises(TokenTypeError, match="expected an Arrow array of strings or integers"):
+        hash_buckets(pa.array([1.5]), 3)
+    wrong = pa.py_buffer(np.array([0, 9, 2], np.int32))
+    array = pa.Array.from_buffers(pa.string(), 2, [None, wrong, pa.py_buffer(b"ab")])
+    with pytest.raises(VocabularyError, match="the Arrow array is damaged"):
+        hash_buckets(array, 3)
+
+
 # ---- ids ----
 
 
 def test_known_tokens_keep_their_ids():
-    known = Vocabulary(["<unk>", "a", "b"], unknown="<unk>")
-    ids = encode_with_buckets(known, [["b", "x"], ["<unk>", "y"]], 10, KEY)
+    known = Vocabulary(["<unk>", "a", "b"], unknown=Buckets(10, KEY))
     buckets = hash_buckets(["x", "y"], 10, KEY)
+    ids = known.encode([["b", "x"], ["<unk>", "y"]])
     assert ids.tolist() == [[2, 3 + buckets[0]], [0, 3 + buckets[1]]]
-    assert encode_with_buckets(known, "b", 10) == 2
-    assert encode_with_buckets(known, [], 10).shape == (0,)
-    assert encode_with_buckets(Vocabulary([]), ["x"], 10, KEY).tolist() == [buckets[0]]
-    assert encode_with_buckets(known, ["x"], 10, KEY, offset=100).tolist() == [100 + buckets[0]]
+    assert known.encode("b") == 2
+    assert known.encode([]).shape == (0,)
+    assert Vocabulary([], unknown=Buckets(10, KEY)).encode(["x"]).tolist() == [buckets[0]]
+    far = Vocabulary(["a"], unknown=Buckets(10, KEY, first=100))
+    assert far.encode(["x"]).tolist() == [100 + buckets[0]]
+    assert far.num_ids == 110
 
 
-@pytest.mark.parametrize("offset", [-1, 2**63 - 9, 1.0, "0"])
-def test_wrong_offsets(offset):
-    with pytest.raises(OptionError, match="expected offset"):
-        encode_with_buckets(Vocabulary(["a"]), ["x"], 10, offset=offset)
-    assert encode_with_buckets(Vocabulary(["a"]), ["x"], 10, offset=2**63 - 10) > 0
+@pytest.mark.parametrize("first", [-1, 2**63 - 9, 1.0, "0"])
+def test_wrong_first_ids(first):
+    with pytest.raises(OptionError, match="expected first"):
+        Buckets(10, first=first)
+    words = Vocabulary(["a"], unknown=Buckets(10, first=2**63 - 10))
+    assert words.encode("x") > 0
+    assert words.num_ids == 2**63
+    with pytest.raises(OptionError, match="expected first so that the ids"):
+        Vocabulary(["a", "b"], unknown=Buckets(2**63 - 1))
 
 
 def test_a_damaged_vocabulary():
     data, offsets, slots = Vocabulary(["a", "b"]).arrays()
-    wrong = Vocabulary.from_arrays(data, offsets, np.where(slots, slots | 0xFFFF, slots))
+    damaged = np.where(slots, slots | 0xFFFF, slots)
+    wrong = Vocabulary.from_arrays(data, offsets, damaged, unknown=Buckets(3))
     with pytest.raises(VocabularyError, match="write the vocabulary again"):
-        encode_with_buckets(wrong, ["a"], 3)
+        wrong.encode(["a"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import shardwise._search as search_module
+import shardwise.words._search as search_module
 from shardwise import (
     Neighbour,
     OptionError,

@@ -1,5 +1,7 @@
+import ast
 import multiprocessing
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -377,6 +379,7 @@ def test_environment():
 def test_threads_follow_affinity():
     code = """
 import os
+import pathlib
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import shardwise
 print(shardwise.num_threads())
@@ -415,6 +418,7 @@ def test_bad_environment(name, bad):
 def test_import_brings_nothing_along(tmp_path):
     """No framework that is installed, and none of what the command line or files need."""
     frameworks = ("torch", "tensorflow", "jax", "jaxlib", "cupy", "pandas", "pyarrow", "keras")
+    frameworks += ("usearch", "matplotlib", "umap", "gensim")
     for name in frameworks:
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} was imported')")
     unwanted = (*frameworks, "typer", "click", "rich", "ml_dtypes", "xxhash", "safetensors")
@@ -423,6 +427,9 @@ import sys
 import numpy
 before = set(sys.modules)
 import shardwise
+for name in dir(shardwise):
+    getattr(shardwise, name)
+shardwise.Vectors(shardwise.Table.from_array(numpy.eye(2)), shardwise.Vocabulary(["a", "b"]))["a"]
 table = shardwise.Table.from_array(numpy.zeros((5, 2), "f4"), 2, "div")
 table.lookup([[0, 4]], max_norm=1.0, out_of_range="zeros")
 shardwise.embedding_lookup([numpy.zeros((2, 2)), numpy.zeros((1, 2))], 2)
@@ -442,3 +449,30 @@ shardwise.keep = look
 """
     run = python(code)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_what_is_imported_later_is_what_type_checkers_see():
+    source = ast.parse(
+        (pathlib.Path(__file__).parents[1] / "src/shardwise/__init__.py").read_text()
+    )
+    (block,) = (node for node in source.body if isinstance(node, ast.If))
+    seen = {
+        node.names[0].name: node.module.removeprefix("shardwise").removeprefix(".")
+        for node in block.body
+    }
+    later = {name: "" if path == name else path for name, path in shardwise._LATER.items()}
+    assert later == seen
+    assert set(later) <= set(dir(shardwise))
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = shardwise.nothing_of_the_kind
+
+
+def test_words_and_files_are_imported_when_they_are_named():
+    code = """
+import sys, shardwise
+assert "shardwise._vectors" not in sys.modules and "shardwise.formats" not in sys.modules
+assert shardwise.Vectors.__name__ == "Vectors" and shardwise.formats.open
+from shardwise import Neighbour, convert, store
+"""
+    run = python(code)
+    assert run.returncode == 0, run.stderr

@@ -192,7 +192,7 @@ def test_in_place(path):
         assert sound(path, shards)
         assert reader.table.lookup(np.arange(50)).tobytes() == ROWS.tobytes()
         assert reader["w7"].tobytes() == ROWS[7].tobytes()
-    assert Vectors.open(path)["nobody"].tobytes() == ROWS[3].tobytes()
+    assert Vectors.open(path).lookup("nobody").tobytes() == ROWS[3].tobytes()
     with pytest.raises(TableExistsError, match="overwrite"):
         reshard(path, path, shards=3)
 

@@ -15,8 +15,8 @@ from shardwise import (
     Vectors,
     Vocabulary,
     VocabularyError,
-    _subwords,
 )
+from shardwise.words import _subwords
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "vectors"
 WORDS = ["</s>", "the", "naïve", "日本"]
@@ -192,8 +192,8 @@ def test_the_unknown_token_stays_for_other_lookups(tmp_path, put):
 def test_refused(put, tmp_path, vectors):
     with pytest.raises(UnknownTokenError):
         vectors.lookup("they")
-    with pytest.raises(OptionError, match="expected unknown as 'subwords' or None, got 'zeros'"):
-        vectors.lookup("they", unknown="zeros")
+    with pytest.raises(OptionError, match="'subwords' or None, got 'subword'"):
+        vectors.lookup("they", unknown="subword")
     others = Vectors(vectors.table, vectors.vocabulary)
     with pytest.raises(TableError, match="expected vectors of a fastText model"):
         others.lookup("they", unknown="subwords")

@@ -135,7 +135,7 @@ def test_save_and_open(vectors, tmp_path):
     found = Vectors.open(tmp_path / "v")
     assert np.array_equal(all_rows(found.table), ROWS)
     assert found.vocabulary == vectors.vocabulary
-    assert np.array_equal(found["nobody"], ROWS[0])
+    assert np.array_equal(found.lookup("nobody"), ROWS[0])
     assert found.table.partition == Partition.mod(7, 3)
     assert np.array_equal(all_rows(Table.open(tmp_path / "v")), ROWS)
     with pytest.raises(TableExistsError):
@@ -191,7 +191,7 @@ def test_convert_by_ranges_and_with_an_unknown_token(text, tmp_path):
     convert(str(text), str(tmp_path / "t"), partition=cut, unknown="like")
     vectors = Vectors.open(tmp_path / "t")
     assert vectors.table.partition == cut
-    assert vectors["nobody"].tolist() == [1, 2]
+    assert vectors.lookup("nobody").tolist() == [1, 2]
     with pytest.raises(PartitionError, match="expected a partition of 4 rows"):
         convert(text, tmp_path / "u", partition=Partition.mod(5, 2))
     assert not (tmp_path / "u").exists()

@@ -37,6 +37,7 @@ void register_partition(nanobind::module_ &m);
 void register_subwords(nanobind::module_ &m);
 void register_text(nanobind::module_ &m);
 void register_threads(nanobind::module_ &m);
+void register_token_counts(nanobind::module_ &m);
 void register_token_map(nanobind::module_ &m);
 
 } // namespace shardwise

@@ -24,6 +24,7 @@ NB_MODULE(_native, m) {
     shardwise::register_memory(m);
     shardwise::register_threads(m);
     shardwise::register_token_map(m);
+    shardwise::register_token_counts(m);
     shardwise::register_text(m);
     shardwise::register_subwords(m);
     shardwise::register_fingerprint(m);

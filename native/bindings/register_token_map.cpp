@@ -3,7 +3,13 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <memory>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "core/token_map.h"
 
@@ -55,26 +61,160 @@ void validate(const Bytes &data, const Offsets &offsets, const Slots &slots) {
 }
 
 template <class Offset>
-void find(const Bytes &data, const Offsets &offsets, const Slots &slots, const Bytes &wanted,
-          const OffsetsOf<Offset> &wanted_offsets, const NewIds &ids) {
+std::size_t find(const Bytes &data, const Offsets &offsets, const Slots &slots, const Bytes &wanted,
+                 const OffsetsOf<Offset> &wanted_offsets, const NewIds &ids, std::int64_t missing) {
     const TokenMap map{tokens_of(data, offsets), slots.data(), slots.shape(0)};
     const BasicTokens<Offset> tokens = tokens_of(wanted, wanted_offsets);
     if (ids.shape(0) != tokens.count)
         throw nb::value_error("expected one id for each token");
     const ReleasedGil free;
-    find_tokens(map, tokens, ids.data());
+    return find_tokens(map, tokens, ids.data(), missing);
 }
 
+// ---- lists and tuples of str ----
+//
+// A str of ASCII alone holds its UTF-8 bytes right behind its header. The API gives them at the cost of a
+// call for each token, and to the thread that holds the GIL alone. Read in place they come as fast as memory
+// gives them, and to several threads: while the caller holds the GIL and waits for them, no list and no str
+// can change. Where things lie in an object is not part of the stable ABI, so it is learned from objects of
+// which all is known, once; if one thing is not as expected, the API is used instead.
+
+template <class T> T field(const PyObject *object, std::size_t offset) {
+    T value;
+    std::memcpy(&value, reinterpret_cast<const char *>(object) + offset, sizeof value);
+    return value;
+}
+
+struct Layout {
+    static constexpr std::size_t length_at = 16, state_at = 32, list_items_at = 24;
+    bool known = false;
+    std::size_t data_at = 0; // of a str: the bytes
+    std::uint32_t plain = 0; // bits of the state: the data lie in the object, and are ASCII
+    std::size_t tuple_items_at = 0;
+
+    bool is_plain(const PyObject *object) const {
+        return Py_TYPE(object) == &PyUnicode_Type &&
+               (field<std::uint32_t>(object, state_at) & plain) == plain;
+    }
+    TokenSpan span(const PyObject *object) const {
+        return {reinterpret_cast<const std::uint8_t *>(object) + data_at,
+                field<std::size_t>(object, length_at)};
+    }
+    PyObject *const *items(PyObject *tokens) const {
+        if (PyList_Check(tokens))
+            return field<PyObject *const *>(tokens, list_items_at);
+        return reinterpret_cast<PyObject *const *>(reinterpret_cast<const char *>(tokens) + tuple_items_at);
+    }
+};
+
+nb::object new_str(const std::string &utf8) {
+    return nb::steal(PyUnicode_FromStringAndSize(utf8.data(), static_cast<Py_ssize_t>(utf8.size())));
+}
+
+/// The bits of the state that differ wherever a text of `some` is compared with one of `others`. The state
+/// is wider than its fields, and what the rest of it holds is chance: many texts leave no such bit.
+std::uint32_t telling_bits(const std::vector<nb::object> &some, const std::vector<nb::object> &others) {
+    std::uint32_t bits = ~std::uint32_t{0};
+    for (const nb::object &text : some)
+        for (const nb::object &other : others)
+            bits &= field<std::uint32_t>(text.ptr(), Layout::state_at) ^
+                    field<std::uint32_t>(other.ptr(), Layout::state_at);
+    return bits;
+}
+
+bool agrees(const Layout &layout, const nb::object &text) {
+    Py_ssize_t size = -1;
+    const char *const utf8 = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    const TokenSpan span = layout.span(text.ptr());
+    return utf8 != nullptr && layout.is_plain(text.ptr()) &&
+           reinterpret_cast<const char *>(span.begin) == utf8 && span.size == static_cast<std::size_t>(size);
+}
+
+Layout learn() {
+    Layout layout;
+#ifndef Py_GIL_DISABLED
+    if (sizeof(void *) != 8 || Py_Version < 0x030b0000 || Py_Version >= 0x030f0000)
+        return layout; // nobody has looked at these
+    const auto type_of = [](PyTypeObject &type) { return nb::handle(reinterpret_cast<PyObject *>(&type)); };
+    const nb::object own = type_of(PyType_Type)("Text", nb::make_tuple(type_of(PyUnicode_Type)), nb::dict());
+    std::vector<nb::object> plain, latin, others;
+    for (std::size_t size = 0; size < 100; ++size) {
+        const std::string xs(size, 'x');
+        plain.push_back(new_str(xs));
+        latin.push_back(new_str(xs + "\xc3\xa9"));
+        others.push_back(own(plain.back()));
+    }
+    // One bit tells ASCII from Latin-1, and one the data in the object from data elsewhere.
+    const std::uint32_t ascii = telling_bits(plain, latin), compact = telling_bits(plain, others);
+    layout.plain = ascii | compact;
+    if (!std::has_single_bit(ascii) || !std::has_single_bit(compact) || ascii == compact)
+        return layout;
+    layout.data_at = static_cast<std::size_t>(PyUnicode_AsUTF8AndSize(plain[9].ptr(), nullptr) -
+                                              reinterpret_cast<const char *>(plain[9].ptr()));
+    others.insert(others.end(), latin.begin(), latin.end());
+    for (const char *const wide : {"x\xe2\x82\xac", "x\xf0\x9f\x98\x80"})
+        others.push_back(new_str(wide));
+    plain.push_back(nb::steal(PyUnicode_InternFromString("the name of a layout")));
+    const auto fits = [&](const nb::object &text) { return agrees(layout, text); };
+    const auto seems = [&](const nb::object &text) { return layout.is_plain(text.ptr()); };
+    if (layout.data_at > 64 || !std::all_of(plain.begin(), plain.end(), fits) ||
+        std::any_of(others.begin(), others.end(), seems))
+        return layout;
+    nb::list list;
+    for (const nb::object &text : plain)
+        list.append(text);
+    const nb::tuple tuple(list);
+    const auto holds = [&](PyObject *tokens) {
+        PyObject *const *const items = layout.items(tokens);
+        return std::equal(plain.begin(), plain.end(), items,
+                          [](const nb::object &text, PyObject *item) { return text.ptr() == item; });
+    };
+    // From 3.14 on a tuple keeps its hash before its items.
+    layout.tuple_items_at = field<PyObject *>(tuple.ptr(), 24) == plain[0].ptr() ? 24 : 32;
+    layout.known = holds(list.ptr()) && holds(tuple.ptr());
+#endif
+    return layout;
+}
+
+const Layout &layout() {
+    static const Layout learned = learn();
+    return learned;
+}
+
+/// Objects that are read where they lie; only while the GIL is held.
+class PlainTexts final : public TokenLocator {
+public:
+    PlainTexts(const Layout &layout, PyObject *const *items, std::size_t count)
+        : layout_(layout), items_(items), count_(count) {}
+
+    void locate(std::size_t begin, std::size_t end, TokenSpan *spans) const override {
+        constexpr std::size_t ahead = 24; // objects asked for while others are read
+        for (std::size_t i = begin; i < end; ++i) {
+            if (i + ahead < count_) {
+                const auto *const later = reinterpret_cast<const char *>(items_[i + ahead]);
+                __builtin_prefetch(later);
+                __builtin_prefetch(later + 63);
+            }
+            spans[i - begin] = layout_.is_plain(items_[i]) ? layout_.span(items_[i]) : elsewhere;
+        }
+    }
+
+private:
+    Layout layout_;
+    PyObject *const *items_;
+    std::size_t count_;
+};
+
 /// The item, borrowed, or null where the list has grown short.
-PyObject *item_of(PyObject *tokens, bool is_list, std::size_t i) {
+PyObject *item_of(PyObject *tokens, std::size_t i) {
     const auto at = static_cast<Py_ssize_t>(i);
-    PyObject *const item = is_list ? PyList_GetItem(tokens, at) : PyTuple_GetItem(tokens, at);
+    PyObject *const item = PyList_Check(tokens) ? PyList_GetItem(tokens, at) : PyTuple_GetItem(tokens, at);
     if (item == nullptr)
         PyErr_Clear();
     return item;
 }
 
-bool add_bytes(PyObject *token, TokenSpan &span) {
+bool span_of_bytes(PyObject *token, TokenSpan &span) {
     if (!PyBytes_Check(token))
         return false;
     span = {reinterpret_cast<const std::uint8_t *>(PyBytes_AsString(token)),
@@ -82,23 +222,15 @@ bool add_bytes(PyObject *token, TokenSpan &span) {
     return true;
 }
 
-/// Where the bytes of tokens[begin, end), of `count` in all, lie. Stops at a token that has none at hand, and
-/// returns its number.
-std::size_t locate(PyObject *tokens, bool is_list, std::size_t begin, std::size_t end, std::size_t count,
-                   TokenSpan *spans) {
-    constexpr std::size_t ahead = 32; // objects asked for while others are read
-    for (std::size_t i = begin; i < end; ++i) {
-        if (i + ahead < count) {
-            if (const PyObject *const later = item_of(tokens, is_list, i + ahead)) {
-                __builtin_prefetch(later);
-                __builtin_prefetch(reinterpret_cast<const char *>(later) + 64);
-            }
-        }
-        PyObject *const token = item_of(tokens, is_list, i);
+/// Where the bytes of the tokens at `places` lie. Stops at a token that has none at hand, and returns how
+/// many came before it.
+std::size_t locate(PyObject *tokens, std::span<const std::size_t> places, TokenSpan *spans) {
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        PyObject *const token = item_of(tokens, places[i]);
         if (token == nullptr)
             return i;
         if (!PyUnicode_Check(token)) {
-            if (!add_bytes(token, spans[i - begin]))
+            if (!span_of_bytes(token, spans[i]))
                 return i;
             continue;
         }
@@ -108,52 +240,82 @@ std::size_t locate(PyObject *tokens, bool is_list, std::size_t begin, std::size_
             PyErr_Clear();
             return i;
         }
-        spans[i - begin] = {reinterpret_cast<const std::uint8_t *>(utf8), static_cast<std::size_t>(size)};
+        spans[i] = {reinterpret_cast<const std::uint8_t *>(utf8), static_cast<std::size_t>(size)};
     }
-    return end;
+    return places.size();
 }
 
-/// The GIL is kept while a block of tokens is looked up: their bytes stay only as long as no Python code
-/// runs.
-bool find_objects(const Bytes &data, const Offsets &offsets, const Slots &slots, nb::handle wanted,
-                  const NewIds &ids) {
-    constexpr std::size_t block = 2048, turn = std::size_t{1} << 20;
-    PyObject *const tokens = wanted.ptr();
-    const bool is_list = PyList_Check(tokens);
-    if (!is_list && !PyTuple_Check(tokens))
-        throw nb::type_error("expected a list or a tuple of tokens");
-    const std::size_t count = ids.shape(0);
-    SpanFinder finder({tokens_of(data, offsets), slots.data(), slots.shape(0)}, count);
-    const auto spans = std::make_unique_for_overwrite<TokenSpan[]>(std::min(count, block));
-    for (std::size_t begin = 0, since = 0; begin < count;) {
-        const std::size_t end = std::min(count, begin + block);
+constexpr std::size_t block = 2048;
+constexpr std::int64_t no_token = -1;
+
+/// Finds tokens by what the API says of them. Returns how many are missing, or `no_token`.
+std::int64_t find_by_api(TokenFinder &finder, PyObject *tokens, std::span<const std::size_t> places,
+                         std::int64_t *ids, std::int64_t missing) {
+    const auto spans = std::make_unique_for_overwrite<TokenSpan[]>(std::min(places.size(), block));
+    const auto found = std::make_unique_for_overwrite<std::int64_t[]>(std::min(places.size(), block));
+    std::size_t lost = 0;
+    while (!places.empty()) {
+        const auto some = places.first(std::min(places.size(), block));
         // To make an error may run Python code (a collection of garbage): what was located is no longer sure.
-        std::size_t stop = end;
-        for (std::size_t located;
-             (located = locate(tokens, is_list, begin, stop, count, spans.get())) != stop;)
+        std::size_t stop = some.size();
+        for (std::size_t located; (located = locate(tokens, some.first(stop), spans.get())) != stop;)
             stop = located;
-        finder.find(spans.get(), stop - begin, ids.data() + begin);
-        begin = stop;
-        if (stop != end) { // a lone surrogate, which may stand for a byte
-            nb::object token = nb::borrow(item_of(tokens, is_list, stop));
+        lost += finder.find(spans.get(), stop, found.get(), missing);
+        for (std::size_t i = 0; i < stop; ++i)
+            ids[some[i]] = found[i];
+        if (stop != some.size()) { // a lone surrogate, which may stand for a byte
+            const nb::object token = nb::borrow(item_of(tokens, some[stop]));
             if (!token.is_valid() || !PyUnicode_Check(token.ptr()))
-                return false;
+                return no_token;
             const nb::object bytes =
                 nb::steal(PyUnicode_AsEncodedString(token.ptr(), "utf-8", "surrogateescape"));
             TokenSpan span;
-            if (!bytes.is_valid() || !add_bytes(bytes.ptr(), span)) {
+            if (!bytes.is_valid() || !span_of_bytes(bytes.ptr(), span)) {
                 PyErr_Clear();
-                return false;
+                return no_token;
             }
-            finder.find(&span, 1, ids.data() + stop);
-            ++begin;
+            lost += finder.find(&span, 1, ids + some[stop], missing);
+            ++stop;
         }
-        if (begin - since >= turn) { // let other threads have theirs
-            const ReleasedGil free;
-            since = begin;
-        }
+        places = places.subspan(stop);
     }
-    return true;
+    return static_cast<std::int64_t>(lost);
+}
+
+/// The GIL is kept while tokens are looked up: their bytes stay only as long as no Python code runs.
+std::int64_t find_objects(const Bytes &data, const Offsets &offsets, const Slots &slots, nb::handle wanted,
+                          const NewIds &ids, std::int64_t missing) {
+    constexpr std::size_t turn = std::size_t{1} << 20;
+    PyObject *const tokens = wanted.ptr();
+    if (!PyList_Check(tokens) && !PyTuple_Check(tokens))
+        throw nb::type_error("expected a list or a tuple of tokens");
+    const std::size_t count = ids.shape(0);
+    TokenFinder finder({tokens_of(data, offsets), slots.data(), slots.shape(0)}, count);
+    std::vector<std::size_t> places;
+    std::int64_t lost = 0;
+    for (std::size_t begin = 0; begin < count; begin += turn) {
+        if (begin != 0) {
+            const ReleasedGil free; // let other threads have theirs
+        }
+        const std::size_t end = std::min(count, begin + turn);
+        if (static_cast<std::size_t>(PySequence_Size(tokens)) < end)
+            return no_token;
+        if (layout().known) {
+            const PlainTexts texts(layout(), layout().items(tokens) + begin, end - begin);
+            lost += static_cast<std::int64_t>(
+                finder.find(texts, end - begin, ids.data() + begin, missing, places));
+            for (std::size_t &place : places)
+                place += begin;
+        } else {
+            places.resize(end - begin);
+            std::iota(places.begin(), places.end(), begin);
+        }
+        const std::int64_t more = find_by_api(finder, tokens, places, ids.data(), missing);
+        if (more == no_token)
+            return no_token;
+        lost += more;
+    }
+    return lost;
 }
 
 } // namespace
@@ -172,19 +334,19 @@ void register_token_map(nb::module_ &m) {
           "slots"_a.noconvert(),
           "ValueError if the arrays cannot be a map; reads the ends of `offsets` and nothing else.");
     constexpr const char *find_doc =
-        "Fills `ids` with the id of each wanted token, -1 where there is none; ValueError if the map is "
-        "damaged, IndexError if `wanted_offsets` are.";
+        "Fills `ids` with the id of each wanted token, `missing` where there is none, and returns how many "
+        "are missing; ValueError if the map is damaged, IndexError if `wanted_offsets` are.";
     m.def("find_tokens", &find<std::int64_t>, "data"_a.noconvert(), "offsets"_a.noconvert(),
           "slots"_a.noconvert(), "wanted"_a.noconvert(), "wanted_offsets"_a.noconvert(), "ids"_a.noconvert(),
-          find_doc);
+          "missing"_a = -1, find_doc);
     m.def("find_tokens", &find<std::int32_t>, "data"_a.noconvert(), "offsets"_a.noconvert(),
           "slots"_a.noconvert(), "wanted"_a.noconvert(), "wanted_offsets"_a.noconvert(), "ids"_a.noconvert(),
-          find_doc);
+          "missing"_a = -1, find_doc);
     m.def(
         "find_objects", &find_objects, "data"_a.noconvert(), "offsets"_a.noconvert(), "slots"_a.noconvert(),
-        "wanted"_a, "ids"_a.noconvert(),
-        "find_tokens for a list or tuple of str and bytes. False, with `ids` half filled, where one of them "
-        "is no token.");
+        "wanted"_a, "ids"_a.noconvert(), "missing"_a = -1,
+        "find_tokens for a list or tuple of str and bytes. -1, with `ids` half filled, where one of them is "
+        "no token.");
 }
 
 } // namespace shardwise

@@ -2,11 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/threads.h"
 
@@ -218,173 +223,301 @@ void validate_token_map(const TokenMap &map) {
 
 namespace {
 
-/// A token of at most 16 bytes as two numbers that, with its size, say which it is.
+/// A token of at most `key_bytes` as one number: its bytes at the upper end, its size + 1 in the lowest byte.
 struct Key {
     std::uint64_t low, high;
-    bool operator==(const Key &) const = default;
+    bool operator==(const Key &other) const { // without a jump between the two
+        return ((low ^ other.low) | (high ^ other.high)) == 0;
+    }
 };
 
-constexpr std::size_t key_bytes = 16;
+constexpr std::size_t key_bytes = 15;
 
-/// Reads the token and nothing beyond it.
-Key key_of(Span token) {
+// Objects, not functions: a template that takes one holds its code instead of a call.
+
+/// Reads the token and nothing else.
+constexpr auto key_of = [](Span token) {
     const std::uint8_t *const p = token.begin;
     const std::size_t size = token.size;
-    if (size >= 8)
-        return {load<std::uint64_t>(p), load<std::uint64_t>(p + size - 8)};
-    if (size >= 4)
-        return {load<std::uint32_t>(p), load<std::uint32_t>(p + size - 4)};
-    if (size == 0)
-        return {0, 0};
-    return {p[0] | std::uint64_t{p[size / 2]} << 8, p[size - 1]};
-}
+    Key key{size + 1, 0};
+    if (size >= 8) {
+        key.high = load<std::uint64_t>(p + size - 8);
+        if (size > 8)
+            key.low |= load<std::uint64_t>(p) << (8 * (16 - size));
+    } else if (size >= 4) {
+        key.high = std::uint64_t{load<std::uint32_t>(p + size - 4)} << 32 |
+                   std::uint64_t{load<std::uint32_t>(p)} << (8 * (8 - size));
+    } else if (size > 0) {
+        key.high = std::uint64_t{p[size - 1]} << 56 | std::uint64_t{p[0]} << (8 * (8 - size)) |
+                   std::uint64_t{p[size / 2]} << (8 * (8 - size + size / 2));
+    }
+    return key;
+};
 
-/// The same without a branch that depends on the size, where 16 bytes can be read.
-Key key_of_readable(Span token) {
+/// The same without a jump that depends on the size, where the 16 bytes before the token's end can be read.
+constexpr auto key_of_roomy = [](Span token) {
     static constexpr auto masks = [] {
-        std::array<std::uint64_t, key_bytes + 9> all{}; // [8 + n] keeps n bytes, at most 8
-        for (std::size_t n = 0; n <= key_bytes; ++n)
-            all[8 + n] = n < 8 ? (std::uint64_t{1} << (8 * n)) - 1 : ~std::uint64_t{0};
+        std::array<std::uint64_t, 2 * 8 + 1> all{}; // [8 + n] keeps the upper n bytes of 8
+        for (std::size_t n = 0; n <= 8; ++n)
+            all[8 + n] = n == 0 ? 0 : ~std::uint64_t{0} << (8 * (8 - n));
         return all;
     }();
-    return {load<std::uint64_t>(token.begin) & masks[8 + token.size],
-            load<std::uint64_t>(token.begin + 8) & masks[token.size]};
-}
+    const std::uint8_t *const end = token.begin + token.size;
+    const std::size_t size = token.size;
+    return Key{(load<std::uint64_t>(end - 16) & masks[size]) | (size + 1),
+               load<std::uint64_t>(end - 8) & masks[std::min<std::size_t>(8 + size, 16)]};
+};
 
 /// The ids of short tokens that were looked up lately: a few words make up most of a text, and their answers
 /// are had without a hash, a probe or a jump that the processor cannot foresee.
 class Memo {
 public:
-    struct Entry {
-        Key key;
-        std::uint64_t size; // of the token, plus 1: 0 is an empty entry
-        std::int64_t id;
+    struct alignas(32) Entry { // never across two lines of the cache
+        Key key;               // all 0 where there is none
+        std::int64_t id;       // -1 for a token that the map has not
     };
 
-    Entry &at(Key key) {
-        return entries_[((key.low + std::rotl(key.high * P2, 32)) * P1) >> (64 - log_entries)];
-    }
+    explicit Memo(int log_entries)
+        : shift_(64 - log_entries), entries_(std::make_unique<Entry[]>(std::size_t{1} << log_entries)) {}
+
+    Entry &at(Key key) { return entries_[((key.low + std::rotl(key.high * P2, 32)) * P1) >> shift_]; }
 
 private:
-    static constexpr int log_entries = 13;
-    std::array<Entry, std::size_t{1} << log_entries> entries_{};
+    int shift_;
+    std::unique_ptr<Entry[]> entries_;
 };
 
-/// Tokens that wait for their turn in the map, and their places among all.
-struct Waiting {
-    std::size_t count = 0;
-    Span spans[batch];
-    std::size_t places[batch];
-};
+constexpr std::size_t grain = 16384; // tokens that are worth another thread
+constexpr std::size_t memo_pays = 4096;
 
-void find_waiting(const TokenMap &map, Waiting &waiting, std::int64_t *ids, std::int64_t missing) {
-    Span spans[batch];
-    std::uint64_t hashes[batch];
-    hash_batch([&](std::size_t i) { return waiting.spans[i]; }, 0, waiting.count, map.slots, map.num_slots,
-               spans, hashes);
-    for (const bool bytes : {false, true})
-        for (std::size_t i = 0; i < waiting.count; ++i)
-            prefetch_candidate(map, hashes[i], bytes);
-    for (std::size_t i = 0; i < waiting.count; ++i) {
-        const std::uint64_t slot =
-            map.slots[probe(map.tokens, map.slots, map.num_slots, spans[i], hashes[i])];
-        ids[waiting.places[i]] = slot == 0 ? missing : static_cast<std::int64_t>((slot & id_mask) - 1);
-    }
+/// An entry for every 16 to 32 tokens, and at most 1 MB of them: clearing them must not cost what they save.
+int log_entries_for(std::size_t count) {
+    return std::min(static_cast<int>(std::bit_width(count)) - 5, 15);
 }
 
-/// Looks up the tokens [first, last): `at(i)` is token `i`, `key(token)` the key of one of at most
-/// `key_bytes`. `memo` may be null.
-template <class At, class KeyOf>
-void find_range(const TokenMap &map, const At &at, const KeyOf &key, std::size_t first, std::size_t last,
-                std::int64_t *ids, std::int64_t missing, Memo *memo) {
-    Waiting waiting;
-    const auto flush = [&] {
-        find_waiting(map, waiting, ids, missing);
-        for (std::size_t i = 0; memo != nullptr && i < waiting.count; ++i) {
-            const Span token = waiting.spans[i];
-            if (token.size <= key_bytes) {
-                const Key own = key(token);
-                memo->at(own) = {own, token.size + 1, ids[waiting.places[i]]};
-            }
+/// As many memos as threads are at work at once: what one range of tokens leaves serves the next.
+class Memos {
+public:
+    /// `count` is about how many tokens there are: a memo costs memory to clear, and must pay.
+    explicit Memos(std::size_t count) : count_(count) {}
+
+    /// A memo, null where none pays, for the use of one thread.
+    class Loan {
+    public:
+        explicit Loan(Memos &memos) : memos_(memos), memo_(memos.take()) {}
+        ~Loan() {
+            if (memo_ != nullptr)
+                memos_.give(std::move(memo_));
         }
-        waiting.count = 0;
+        Loan(const Loan &) = delete;
+        Loan &operator=(const Loan &) = delete;
+        Memo *get() const { return memo_.get(); }
+
+    private:
+        Memos &memos_;
+        std::unique_ptr<Memo> memo_;
     };
-    for (std::size_t i = first; i < last; ++i) {
-        const Span token = at(i);
-        bool known = false;
-        if (memo != nullptr && token.size <= key_bytes) {
-            const Key own = key(token);
-            const Memo::Entry &entry = memo->at(own);
-            known = (entry.key == own) & (entry.size == token.size + 1);
-            ids[i] = entry.id;
+
+private:
+    std::unique_ptr<Memo> take() {
+        if (count_ < memo_pays)
+            return nullptr;
+        {
+            const std::lock_guard lock(mutex_);
+            for (std::unique_ptr<Memo> &memo : free_)
+                if (memo != nullptr)
+                    return std::move(memo);
+            free_.emplace_back(); // the place to give it back to, which cannot fail
         }
-        waiting.spans[waiting.count] = token;
-        waiting.places[waiting.count] = i;
-        waiting.count += !known;
-        if (waiting.count == batch)
-            flush();
+        return std::make_unique<Memo>(log_entries_for(count_));
     }
-    flush();
+
+    void give(std::unique_ptr<Memo> memo) noexcept {
+        const std::lock_guard lock(mutex_);
+        for (std::unique_ptr<Memo> &place : free_)
+            if (place == nullptr) {
+                place = std::move(memo);
+                return;
+            }
+    }
+
+    std::size_t count_;
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Memo>> free_;
+};
+
+/// Looks up the tokens at `places`, at most `batch`; the id of a missing one is -1. Returns how many are
+/// missing.
+std::size_t find_batch(const TokenMap &map, const Span *spans, const std::uint16_t *places, std::size_t count,
+                       std::int64_t *ids) {
+    std::uint64_t hashes[batch];
+    for (std::size_t i = 0; i < count; ++i) {
+        const Span token = spans[places[i]];
+        hashes[i] = hash64(token.begin, token.size);
+        __builtin_prefetch(map.slots + (hashes[i] & (map.num_slots - 1)));
+    }
+    for (const bool bytes : {false, true})
+        for (std::size_t i = 0; i < count; ++i)
+            prefetch_candidate(map, hashes[i], bytes);
+    std::size_t missing = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint64_t slot =
+            map.slots[probe(map.tokens, map.slots, map.num_slots, spans[places[i]], hashes[i])];
+        ids[places[i]] = static_cast<std::int64_t>(slot & id_mask) - 1;
+        missing += slot == 0;
+    }
+    return missing;
 }
 
-constexpr std::size_t memo_pays = 16384; // tokens; to clear a memo costs as much as a thousand look-ups
+constexpr std::size_t block = 256; // tokens: what is known of them stays in the nearest cache
 
-std::unique_ptr<Memo> memo_for(std::size_t count) {
-    return count < memo_pays ? nullptr : std::make_unique<Memo>();
+/// Looks in the memo for the `count` tokens of a block. Sets the ids of those that it knows, puts the places
+/// of the others into `places`, and adds those that are known to be missing to `lost`. Returns how many
+/// others there are. `key(token)` is the key of one of at most `key_bytes`.
+template <class KeyOf>
+std::size_t recall_block(Memo &memo, const Span *spans, std::size_t count, const KeyOf &key,
+                         std::int64_t *ids, std::int64_t missing, std::uint16_t *places, std::size_t &lost) {
+    Key keys[block];
+    const Memo::Entry *entries[block];
+    for (std::size_t i = 0; i < count; ++i) {
+        keys[i] = spans[i].size <= key_bytes ? key(spans[i]) : Key{0, 1}; // which no entry has
+        entries[i] = &memo.at(keys[i]);
+        __builtin_prefetch(entries[i]);
+    }
+    std::size_t waiting = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const Memo::Entry &entry = *entries[i];
+        const bool known = entry.key == keys[i];
+        ids[i] = entry.id < 0 ? missing : entry.id;
+        lost += known & (entry.id < 0);
+        places[waiting] = static_cast<std::uint16_t>(i);
+        waiting += !known;
+    }
+    return waiting;
 }
 
-template <class Offset> Span wanted_at(const BasicTokens<Offset> &wanted, std::size_t i) {
-    const std::int64_t begin = wanted.offsets[i], end = wanted.offsets[i + 1];
-    if (begin < 0 || begin > end || static_cast<std::uint64_t>(end) > wanted.size)
-        throw std::out_of_range("expected token " + std::to_string(i) + " within " +
-                                std::to_string(wanted.size) + " bytes, got bytes " + std::to_string(begin) +
-                                " to " + std::to_string(end));
-    return {wanted.bytes + begin, static_cast<std::size_t>(end - begin)};
+/// Looks up the `count` tokens of a block, but for those that are elsewhere. Returns how many are missing.
+template <class KeyOf>
+std::size_t find_block(const TokenMap &map, const Span *spans, std::size_t count, const KeyOf &key,
+                       std::int64_t *ids, std::int64_t missing, Memo *memo) {
+    std::uint16_t places[block];
+    std::size_t waiting = count, lost = 0;
+    if (memo != nullptr)
+        waiting = recall_block(*memo, spans, count, key, ids, missing, places, lost);
+    else
+        std::iota(places, places + count, std::uint16_t{0});
+    const auto is_elsewhere = [&](std::uint16_t place) {
+        return spans[place].size == TokenLocator::elsewhere.size;
+    };
+    waiting = static_cast<std::size_t>(std::remove_if(places, places + waiting, is_elsewhere) - places);
+    for (std::size_t begin = 0; begin < waiting; begin += batch) {
+        const std::size_t some = std::min(batch, waiting - begin);
+        lost += find_batch(map, spans, places + begin, some, ids);
+        for (std::size_t i = begin; i < begin + some; ++i) {
+            const Span token = spans[places[i]];
+            std::int64_t &id = ids[places[i]];
+            if (memo != nullptr && token.size <= key_bytes) {
+                const Key own = key(token);
+                memo->at(own) = {own, id};
+            }
+            if (id < 0)
+                id = missing;
+        }
+    }
+    return lost;
+}
+
+template <class Offset> [[noreturn]] void misplaced(const BasicTokens<Offset> &wanted, std::size_t i) {
+    throw std::out_of_range("expected token " + std::to_string(i) + " within " + std::to_string(wanted.size) +
+                            " bytes, got bytes " + std::to_string(wanted.offsets[i]) + " to " +
+                            std::to_string(wanted.offsets[i + 1]));
 }
 
 template <class Offset>
-void find_packed(const TokenMap &map, const BasicTokens<Offset> &wanted, std::int64_t *ids,
-                 std::int64_t missing) {
-    const auto key = [&](Span token) {
-        if (static_cast<std::size_t>(wanted.bytes + wanted.size - token.begin) >= key_bytes)
-            return key_of_readable(token);
-        std::uint8_t bytes[key_bytes] = {}; // one of the last tokens
-        if (token.size != 0)
-            std::memcpy(bytes, token.begin, token.size);
-        return key_of_readable({bytes, token.size});
-    };
+std::size_t find_packed(const TokenMap &map, const BasicTokens<Offset> &wanted, std::int64_t *ids,
+                        std::int64_t missing) {
     validate_token_map(map);
-    parallel_for(wanted.count, memo_pays, [&](std::size_t first, std::size_t last) {
-        const auto at = [&](std::size_t i) { return wanted_at(wanted, i); };
-        find_range(map, at, key, first, last, ids, missing, memo_for(last - first).get());
+    Memos memos(wanted.count);
+    std::atomic<std::size_t> not_found = 0;
+    parallel_for(wanted.count, grain, [&](std::size_t first, std::size_t last) {
+        const Memos::Loan memo(memos);
+        Span spans[block];
+        std::size_t lost = 0;
+        for (std::size_t begin = first; begin < last; begin += block) {
+            const std::size_t end = std::min(last, begin + block);
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::int64_t from = wanted.offsets[i], to = wanted.offsets[i + 1];
+                if (from < 0 || from > to || static_cast<std::uint64_t>(to) > wanted.size)
+                    misplaced(wanted, i);
+                spans[i - begin] = {wanted.bytes + from, static_cast<std::size_t>(to - from)};
+            }
+            const bool roomy = wanted.offsets[begin + 1] >= 16;
+            lost += roomy
+                        ? find_block(map, spans, end - begin, key_of_roomy, ids + begin, missing, memo.get())
+                        : find_block(map, spans, end - begin, key_of, ids + begin, missing, memo.get());
+        }
+        not_found += lost;
     });
+    return not_found;
 }
 
 } // namespace
 
-void find_tokens(const TokenMap &map, const Tokens &wanted, std::int64_t *ids, std::int64_t missing) {
-    find_packed(map, wanted, ids, missing);
+std::size_t find_tokens(const TokenMap &map, const Tokens &wanted, std::int64_t *ids, std::int64_t missing) {
+    return find_packed(map, wanted, ids, missing);
 }
 
-void find_tokens(const TokenMap &map, const ShortTokens &wanted, std::int64_t *ids, std::int64_t missing) {
-    find_packed(map, wanted, ids, missing);
+std::size_t find_tokens(const TokenMap &map, const ShortTokens &wanted, std::int64_t *ids,
+                        std::int64_t missing) {
+    return find_packed(map, wanted, ids, missing);
 }
 
-struct SpanFinder::State {
+struct TokenFinder::State {
     TokenMap map;
-    std::unique_ptr<Memo> memo;
+    Memos memos;
 };
 
-SpanFinder::SpanFinder(const TokenMap &map, std::size_t count)
-    : state_(std::make_unique<State>(State{map, memo_for(count)})) {
+TokenFinder::TokenFinder(const TokenMap &map, std::size_t count) : state_(new State{map, Memos(count)}) {
     validate_token_map(map);
 }
 
-SpanFinder::~SpanFinder() = default;
+TokenFinder::~TokenFinder() = default;
 
-void SpanFinder::find(const TokenSpan *wanted, std::size_t count, std::int64_t *ids, std::int64_t missing) {
-    const auto at = [=](std::size_t i) { return wanted[i]; };
-    find_range(state_->map, at, key_of, 0, count, ids, missing, state_->memo.get());
+std::size_t TokenFinder::find(const TokenLocator &wanted, std::size_t count, std::int64_t *ids,
+                              std::int64_t missing, std::vector<std::size_t> &elsewhere) {
+    std::atomic<std::size_t> not_found = 0;
+    std::mutex mutex;
+    elsewhere.clear();
+    parallel_for(count, grain, [&](std::size_t first, std::size_t last) {
+        const Memos::Loan memo(state_->memos);
+        Span spans[block];
+        std::vector<std::size_t> left;
+        std::size_t lost = 0;
+        for (std::size_t begin = first; begin < last; begin += block) {
+            const std::size_t end = std::min(last, begin + block);
+            wanted.locate(begin, end, spans);
+            lost +=
+                find_block(state_->map, spans, end - begin, key_of_roomy, ids + begin, missing, memo.get());
+            for (std::size_t i = begin; i < end; ++i)
+                if (spans[i - begin].size == TokenLocator::elsewhere.size)
+                    left.push_back(i);
+        }
+        not_found += lost;
+        const std::lock_guard lock(mutex);
+        elsewhere.insert(elsewhere.end(), left.begin(), left.end());
+    });
+    std::sort(elsewhere.begin(), elsewhere.end());
+    return not_found;
+}
+
+std::size_t TokenFinder::find(const TokenSpan *wanted, std::size_t count, std::int64_t *ids,
+                              std::int64_t missing) {
+    const Memos::Loan memo(state_->memos);
+    std::size_t not_found = 0;
+    for (std::size_t begin = 0; begin < count; begin += block)
+        not_found += find_block(state_->map, wanted + begin, std::min(block, count - begin), key_of,
+                                ids + begin, missing, memo.get());
+    return not_found;
 }
 
 } // namespace shardwise

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace shardwise {
 
@@ -54,22 +55,42 @@ std::size_t build_token_map(const Tokens &tokens, std::uint64_t *slots, std::siz
 /// Throws std::invalid_argument.
 void validate_token_map(const TokenMap &map);
 
-/// ids[i] = the id of wanted token `i`, or `missing`. Throws std::invalid_argument where the map is damaged,
-/// std::out_of_range where `wanted` is.
-void find_tokens(const TokenMap &map, const Tokens &wanted, std::int64_t *ids, std::int64_t missing = -1);
-void find_tokens(const TokenMap &map, const ShortTokens &wanted, std::int64_t *ids,
-                 std::int64_t missing = -1);
+/// ids[i] = the id of wanted token `i`, or `missing`. Returns how many are missing. Throws
+/// std::invalid_argument where the map is damaged, std::out_of_range where `wanted` is.
+std::size_t find_tokens(const TokenMap &map, const Tokens &wanted, std::int64_t *ids,
+                        std::int64_t missing = -1);
+std::size_t find_tokens(const TokenMap &map, const ShortTokens &wanted, std::int64_t *ids,
+                        std::int64_t missing = -1);
 
-/// The same on one thread for tokens that lie apart, block by block; `count` is about how many there are in
-/// all.
-class SpanFinder {
+/// Says where tokens lie that may lie apart. Called by several threads at once.
+class TokenLocator {
 public:
-    SpanFinder(const TokenMap &map, std::size_t count);
-    ~SpanFinder();
-    SpanFinder(const SpanFinder &) = delete;
-    SpanFinder &operator=(const SpanFinder &) = delete;
+    /// Fills `spans` with tokens [begin, end). The 16 bytes before a token's end must be readable. Where it
+    /// cannot give a token, the span is `elsewhere`.
+    virtual void locate(std::size_t begin, std::size_t end, TokenSpan *spans) const = 0;
 
-    void find(const TokenSpan *wanted, std::size_t count, std::int64_t *ids, std::int64_t missing = -1);
+    static constexpr TokenSpan elsewhere{nullptr, ~std::size_t{0}};
+
+protected:
+    ~TokenLocator() = default;
+};
+
+/// The same for tokens that lie apart, piece by piece: what one call learns of the tokens helps the next.
+/// `count` is about how many there are in all.
+class TokenFinder {
+public:
+    TokenFinder(const TokenMap &map, std::size_t count);
+    ~TokenFinder();
+    TokenFinder(const TokenFinder &) = delete;
+    TokenFinder &operator=(const TokenFinder &) = delete;
+
+    /// The ids of tokens that are elsewhere are set to nothing of use, and their numbers put into
+    /// `elsewhere`, in ascending order; they do not count as missing.
+    std::size_t find(const TokenLocator &wanted, std::size_t count, std::int64_t *ids, std::int64_t missing,
+                     std::vector<std::size_t> &elsewhere);
+
+    /// On the calling thread, of spans with nothing readable around them.
+    std::size_t find(const TokenSpan *wanted, std::size_t count, std::int64_t *ids, std::int64_t missing);
 
 private:
     struct State;

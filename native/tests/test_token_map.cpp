@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "check.h"
+#include "core/threads.h"
 
 using namespace shardwise;
 
@@ -111,6 +112,61 @@ void test_many() {
         CHECK(ids[i] == (i < words.size() ? static_cast<std::int64_t>(i) : -1));
 }
 
+/// Tokens in objects of their own, 16 bytes of something else before them; every 1000th is elsewhere.
+class Objects final : public TokenLocator {
+public:
+    explicit Objects(const std::vector<std::string> &words) {
+        for (const std::string &word : words) {
+            objects_.push_back(std::make_unique<std::uint8_t[]>(16 + word.size()));
+            std::fill_n(objects_.back().get(), 16, static_cast<std::uint8_t>('a' + objects_.size() % 3));
+            std::copy(word.begin(), word.end(), objects_.back().get() + 16);
+            spans_.push_back({objects_.back().get() + 16, word.size()});
+        }
+    }
+    void locate(std::size_t begin, std::size_t end, TokenSpan *spans) const override {
+        for (std::size_t i = begin; i < end; ++i)
+            spans[i - begin] = i % 1000 == 999 ? elsewhere : spans_[i];
+    }
+
+private:
+    std::vector<std::unique_ptr<std::uint8_t[]>> objects_;
+    std::vector<TokenSpan> spans_;
+};
+
+void test_apart(const TokenMap &map, const std::vector<std::string> &wanted,
+                const std::vector<std::int64_t> &expected) {
+    std::vector<std::unique_ptr<std::uint8_t[]>> apart; // of exact sizes, for the sanitizers
+    std::vector<TokenSpan> spans;
+    for (const std::string &word : wanted) {
+        apart.push_back(std::make_unique<std::uint8_t[]>(word.size()));
+        std::copy(word.begin(), word.end(), apart.back().get());
+        spans.push_back({apart.back().get(), word.size()});
+    }
+    const Objects objects(wanted);
+    for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{2000}, wanted.size()}) {
+            TokenFinder finder(map, count);
+            std::vector<std::int64_t> ids(count, -7);
+            std::vector<std::size_t> elsewhere{5};
+            std::size_t lost = finder.find(objects, count, ids.data(), -3, elsewhere);
+            CHECK(elsewhere.size() == count / 1000);
+            for (std::size_t i = 0; i < elsewhere.size(); ++i) {
+                CHECK(elsewhere[i] == i * 1000 + 999);
+                lost += finder.find(&spans[elsewhere[i]], 1, &ids[elsewhere[i]], -3);
+            }
+            std::vector<std::int64_t> again(count, -7); // with the memos that the threads left
+            CHECK(finder.find(spans.data(), count, again.data(), -3) == lost);
+            for (std::size_t i = 0; i < count; ++i) {
+                CHECK(ids[i] == (expected[i] < 0 ? -3 : expected[i]));
+                CHECK(again[i] == ids[i]);
+            }
+            CHECK(static_cast<std::ptrdiff_t>(lost) == std::count(ids.begin(), ids.end(), -3));
+        }
+    }
+    set_num_threads(2);
+}
+
 /// Every way to ask, with enough tokens for a memo: sizes around 4, 8 and 16, and tokens all but equal.
 void test_ways_to_ask() {
     std::vector<std::string> words;
@@ -124,6 +180,7 @@ void test_ways_to_ask() {
     words.push_back(std::string(41, 'a'));
     words.push_back("\x01");
     words.push_back(std::string(8, '\0'));
+    words.push_back(std::string("\0aaa", 4)); // NULs before and after: the size tells
     std::mt19937 random(3);
     std::vector<std::string> wanted;
     std::vector<std::int64_t> expected;
@@ -133,28 +190,16 @@ void test_ways_to_ask() {
         expected.push_back(pick < known ? static_cast<std::int64_t>(pick) : -1);
     }
     CHECK(ids_of(map.view(), wanted) == expected);
+    const auto lost = std::count(expected.begin(), expected.end(), -1);
 
     const Packed packed(wanted);
     std::vector<std::int32_t> offsets(packed.offsets.begin(), packed.offsets.end());
     const ShortTokens tokens{packed.bytes.get(), packed.size, offsets.data(), wanted.size()};
     std::vector<std::int64_t> ids(wanted.size(), -7);
-    find_tokens(map.view(), tokens, ids.data());
+    CHECK(find_tokens(map.view(), tokens, ids.data()) == static_cast<std::size_t>(lost));
     CHECK(ids == expected);
 
-    std::vector<std::unique_ptr<std::uint8_t[]>> apart; // of exact sizes, for the sanitizers
-    std::vector<TokenSpan> spans;
-    for (const std::string &word : wanted) {
-        apart.push_back(std::make_unique<std::uint8_t[]>(word.size()));
-        std::copy(word.begin(), word.end(), apart.back().get());
-        spans.push_back({apart.back().get(), word.size()});
-    }
-    for (const std::size_t count : {std::size_t{0}, std::size_t{100}, wanted.size()}) {
-        SpanFinder finder(map.view(), count);
-        ids.assign(wanted.size(), -1);
-        for (std::size_t begin = 0; begin < count; begin += 700)
-            finder.find(spans.data() + begin, std::min<std::size_t>(700, count - begin), ids.data() + begin);
-        CHECK(std::equal(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), expected.begin()));
-    }
+    test_apart(map.view(), wanted, expected);
 
     for (const std::int32_t wild : {-1, 1 << 30}) {
         offsets[5] = wild;

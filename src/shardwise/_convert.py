@@ -13,6 +13,7 @@ import numpy as np
 
 from shardwise import formats, store
 from shardwise._errors import FormatError, OptionError
+from shardwise._hashing import Buckets
 from shardwise._partition import Partition, as_partition
 from shardwise._vocabulary import Vocabulary
 from shardwise.formats._source import Source, positive
@@ -290,24 +291,33 @@ def _table(path: str, dim: int | None, limit: int | None, unknown: str | None) -
             "leave it out"
         )
     rows = min(len(stored.table), positive("limit", limit) or len(stored.table))
-    if words is not None and (unknown is not None or rows < len(words)):
-        data, offsets, slots = words.arrays()
-        kept = rows >= len(words)
-        if unknown is None and words.unknown_id is not None and words.unknown_id >= rows:
-            raise OptionError(
-                f"{path}: expected limit= to keep the token that stands for unknown ones, "
-                f"{words.unknown!r} in row {words.unknown_id}, got limit={limit}; raise it, or "
-                "name one of the first tokens with unknown="
-            )
-        words = Vocabulary.from_arrays(
-            data if kept else data[: offsets[rows]],
-            offsets[: rows + 1],
-            slots if kept else None,
-            unknown=words.unknown if unknown is None else unknown,
-        )
+    if words is not None and (unknown is not None or rows < len(stored.table)):
+        if unknown is None:
+            _refuse_cut(path, words, rows, limit)
+        kept = min(rows, len(words))
+        words = words._first(kept, words.unknown if unknown is None else unknown)
     source = formats.table_source(stored.table, words, path=path, metadata=stored.manifest.metadata)
     return (
         source
         if rows == source.shape[0]
         else replace(source, shape=(rows, *source.shape[1:]), partition=None)
     )
+
+
+def _refuse_cut(path: str, words: Vocabulary, rows: int, limit: int | None) -> None:
+    """Refuse to leave out the rows of unknown tokens, or to give them others."""
+    advice = f"got limit={limit}; raise it, or name one of the first tokens with unknown="
+    policy = words.unknown
+    if isinstance(policy, Buckets):
+        first = policy.start(len(words))
+        if first + policy.count > rows:
+            raise OptionError(
+                f"{path}: expected limit= to keep the {policy.count} rows of unknown tokens, from "
+                f"row {first} on, {advice}"
+            )
+    elif words.unknown_id is not None and words.unknown_id >= rows:
+        what = f"{policy!r} in row " if isinstance(policy, str) else "row "
+        raise OptionError(
+            f"{path}: expected limit= to keep the token that stands for unknown ones, "
+            f"{what}{words.unknown_id}, {advice}"
+        )

@@ -1,5 +1,8 @@
 """What can go wrong: each error is a `ShardwiseError` and the built-in that a user expects."""
 
+from collections.abc import Callable
+from typing import Any
+
 
 class ShardwiseError(Exception):
     """Base of every error that shardwise raises on purpose."""
@@ -33,12 +36,24 @@ class OptionError(ShardwiseError, ValueError):
 
 
 class UnknownTokenError(ShardwiseError, KeyError):
-    """A token is not in the vocabulary, and the vocabulary has no unknown token."""
+    """A token is not in the vocabulary, and nothing stands for such tokens.
 
-    def __str__(
-        self,
-    ) -> str:  # KeyError shows the repr of its argument: a sentence would come out quoted
+    Attributes:
+        tokens: the tokens that are not in the vocabulary, each once, where they are known.
+    """
+
+    tokens: tuple[Any, ...] = ()
+    _explain: Callable[[], str] | None = None  # a message that takes too long to make for nobody
+
+    # KeyError shows the repr of its argument: a sentence would come out quoted.
+    def __str__(self) -> str:
+        explain, self._explain = self._explain, None
+        if explain is not None:
+            self.args = (explain(),)
         return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self),), {"tokens": self.tokens}
 
 
 class VocabularyError(ShardwiseError, ValueError):

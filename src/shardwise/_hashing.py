@@ -1,19 +1,20 @@
-"""Buckets for tokens by TensorFlow's two hashes, and ids for tokens that a vocabulary lacks."""
+"""Buckets for tokens, by TensorFlow's two hashes."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._errors import OptionError, TokenTypeError, VocabularyError
-from shardwise._vocabulary import Vocabulary, pack_tokens
+from shardwise._errors import OptionError
+from shardwise._tokens import Bytes, Ids, as_arrow, flatten, map_arrow, pack_tokens
 
-_MOST = (1 << 63) - 1  # ids are int64
+_LIMIT = 1 << 63  # ids are int64
 
 
 def hash_buckets(
@@ -28,8 +29,9 @@ def hash_buckets(
     the key nobody can choose tokens that all fall in one bucket of the latter.
 
     Args:
-        tokens: one token, or tokens in a sequence, a rectangular nest of sequences, or a NumPy
-            array. A `str` stands for its UTF-8 bytes, an integer for its decimal digits.
+        tokens: one token, or tokens in a sequence, a rectangular nest of sequences, a NumPy array,
+            or an Arrow array as for `Vocabulary.encode`. A `str` stands for its UTF-8 bytes, an
+            integer for its decimal digits.
         num_buckets: how many there are, at least 1.
         key: two integers of 64 bits, signed or not.
 
@@ -39,7 +41,8 @@ def hash_buckets(
     Raises:
         OptionError: `num_buckets` or `key` cannot have this value.
         TokenTypeError: a token is neither `str` nor `bytes` nor an integer.
-        VocabularyError: a nest is not rectangular, or a token cannot be written as UTF-8.
+        VocabularyError: a nest is not rectangular, a token cannot be written as UTF-8, or an Arrow
+            array is damaged.
 
     Example:
         >>> from shardwise import hash_buckets
@@ -48,117 +51,82 @@ def hash_buckets(
         >>> hash_buckets(["king", "crimson"], 1000, key=(1, 2))
         array([231, 172])
     """
-    flat, shape = _flatten(tokens)
-    return _buckets(flat, _as_count(num_buckets), _as_key(key)).reshape(shape)
+    count, hash_key = _as_count("num_buckets", num_buckets), _as_key(key)
+
+    def fill(data: Bytes, offsets: NDArray[Any], buckets: Ids) -> None:
+        try:
+            packed = offsets.astype(np.int64, copy=False)
+            _native.hash_buckets(data, packed, count, hash_key, buckets)
+        except ValueError as error:
+            raise IndexError(str(error)) from None
+
+    array = as_arrow(tokens, numbers=True)
+    if array is not None:
+        return map_arrow(array, fill)
+    flat, shape = flatten(tokens, numbers=True)
+    return _bucket(*pack_tokens(list(flat)), count, hash_key).reshape(shape)
 
 
-def encode_with_buckets(
-    vocabulary: Vocabulary,
-    tokens: str | bytes | int | Sequence[Any] | NDArray[Any],
-    num_buckets: int,
-    key: Sequence[int] | None = None,
-    offset: int | None = None,
-) -> NDArray[np.int64]:
-    """Return the ids of tokens; one that the vocabulary lacks gets the id `offset` + its bucket.
+@dataclass(frozen=True)
+class Buckets:
+    """Ids for tokens that a vocabulary does not have: `first` + the token's bucket.
 
-    Without `key` and `offset` this is `tf.lookup.StaticVocabularyTable`: its table of vectors has
-    `len(vocabulary) + num_buckets` rows. The vocabulary's own unknown token is not used.
+    A policy of `Vocabulary`. With the default `first` the ids are those of
+    `tf.lookup.StaticVocabularyTable`: the buckets come behind the tokens. Keras's `StringLookup`
+    has them in front, after the mask: its ids are those of a vocabulary with a place for each
+    (`["", "[UNK] 0", "[UNK] 1", "the", ...]`), with `first=1`, or 0 without a mask.
 
-    Keras's `StringLookup` has its buckets in front, after the mask. Its ids are those of a
-    vocabulary with a place for each (`["", "[UNK] 0", "[UNK] 1", "the", ...]`), with `offset=1`,
-    or 0 without a mask.
-
-    Args:
-        vocabulary: the tokens that have an id.
-        tokens: as for `hash_buckets`.
-        num_buckets: how many there are, at least 1.
+    Attributes:
+        count: how many buckets there are, at least 1.
         key: as for `hash_buckets`.
-        offset: the id of bucket 0, by default `len(vocabulary)`.
-
-    Returns:
-        `int64` of the shape of `tokens`; of shape () for one token.
+        first: the id of bucket 0; None stands for the number of the vocabulary's tokens.
 
     Raises:
-        OptionError: `num_buckets`, `key` or `offset` cannot have this value.
-        TokenTypeError: a token is neither `str` nor `bytes` nor an integer.
-        VocabularyError: a nest is not rectangular, or a token cannot be written as UTF-8.
+        OptionError: an attribute cannot have this value.
 
     Example:
-        >>> from shardwise import Vocabulary, encode_with_buckets
-        >>> known = Vocabulary(["emerson", "lake", "palmer"])
-        >>> encode_with_buckets(known, ["lake", "king", "crimson"], 5)
+        >>> from shardwise import Buckets, Vocabulary
+        >>> known = Vocabulary(["emerson", "lake", "palmer"], unknown=Buckets(5))
+        >>> known.encode(["lake", "king", "crimson"])
         array([1, 6, 7])
+        >>> known.num_ids
+        8
     """
-    flat, shape = _flatten(tokens)
-    count, hash_key = _as_count(num_buckets), _as_key(key)
-    first = len(vocabulary) if offset is None else _as_int("offset", offset)
-    if not 0 <= first <= _MOST - count + 1:
-        raise OptionError(
-            f"expected offset so that the ids of {count} buckets are in [0, 2**63), got {first}"
-        )
-    ids = vocabulary._find(flat)
-    missing = np.flatnonzero(ids < 0)
-    if len(missing):
-        ids[missing] = _buckets([flat[i] for i in missing.tolist()], count, hash_key) + first
-    return ids.reshape(shape)
 
+    count: int
+    key: tuple[int, int] | None = None
+    first: int | None = None
 
-def _buckets(tokens: list[Any], num_buckets: int, key: tuple[int, int] | None) -> NDArray[np.int64]:
-    buckets = np.empty(len(tokens), np.int64)
-    _native.hash_buckets(*pack_tokens(tokens), num_buckets, key, buckets)
-    return buckets
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", _as_count("count", self.count))
+        object.__setattr__(self, "key", _as_key(self.key))
+        if self.first is not None:
+            object.__setattr__(self, "first", _as_int("first", self.first))
+            self.start(0)
 
+    def start(self, num_tokens: int) -> int:
+        """Return the id of bucket 0 beside so many tokens.
 
-def _flatten(tokens: Any) -> tuple[list[Any], tuple[int, ...]]:
-    """Return all tokens, integers as strings, and the shape they had."""
-    if isinstance(tokens, (str, bytes)):
-        return [tokens], ()
-    if not isinstance(tokens, (np.ndarray, np.generic, int)):
-        try:
-            items = list(tokens)
-        except TypeError:
-            raise TokenTypeError(
-                f"expected tokens of type str, bytes or int, or a sequence of them, got "
-                f"{tokens!r:.60}"
-            ) from None
-        if set(map(type, items)) <= {str, bytes}:
-            return items, (len(items),)
-        if any(isinstance(item, (str, bytes, int, np.generic)) for item in items):
-            return [_as_token(item, i) for i, item in enumerate(items)], (len(items),)
-        return _joined([_flatten(item) for item in items])
-    array = np.asarray(tokens)
-    if array.dtype.kind in "iu":
-        return list(map(str, array.ravel().tolist())), array.shape
-    if array.dtype.kind not in "USOT":
-        raise TokenTypeError(f"expected an array of strings or integers, got {array.dtype}")
-    items = array.ravel().tolist()
-    if array.dtype.kind == "O":
-        items = [_as_token(item, i) for i, item in enumerate(items)]
-    return items, array.shape
-
-
-def _joined(
-    parts: list[tuple[list[Any], tuple[int, ...]]],
-) -> tuple[list[Any], tuple[int, ...]]:
-    shapes = [shape for _, shape in parts]
-    for position, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise VocabularyError(
-                f"expected a rectangular nest of tokens, got shape {shapes[0]} at position 0 and "
-                f"{shape} at position {position}; hash them one by one, or pad the shorter"
+        Raises:
+            OptionError: ids would be negative, or not fit in int64.
+        """
+        first = num_tokens if self.first is None else self.first
+        if not 0 <= first <= _LIMIT - self.count:
+            raise OptionError(
+                f"expected first so that the ids of {self.count} buckets are in [0, 2**63), got "
+                f"{first}"
             )
-    return [token for flat, _ in parts for token in flat], (len(parts), *shapes[0])
+        return first
+
+    def ids(self, data: Bytes, offsets: Ids, num_tokens: int) -> Ids:
+        """Return the ids of packed tokens, none of which the vocabulary has."""
+        return _bucket(data, offsets, self.count, self.key) + self.start(num_tokens)
 
 
-def _as_token(item: Any, position: int) -> str | bytes:
-    if isinstance(item, (str, bytes)):
-        return item
-    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
-        return str(int(item))
-    raise TokenTypeError(
-        f"expected tokens of type str, bytes or int, got {type(item).__name__} at position "
-        f"{position}: {item!r:.60}"
-    )
+def _bucket(data: Bytes, offsets: Ids, count: int, key: tuple[int, int] | None) -> Ids:
+    buckets = np.empty(offsets.size - 1, np.int64)
+    _native.hash_buckets(data, offsets, count, key, buckets)
+    return buckets
 
 
 def _as_int(name: str, value: Any) -> int:
@@ -168,10 +136,10 @@ def _as_int(name: str, value: Any) -> int:
         raise OptionError(f"expected {name} as an integer, got {value!r:.60}") from None
 
 
-def _as_count(num_buckets: Any) -> int:
-    count = _as_int("num_buckets", num_buckets)
-    if not 1 <= count <= _MOST:
-        raise OptionError(f"expected num_buckets in [1, 2**63), got {count}")
+def _as_count(name: str, value: Any) -> int:
+    count = _as_int(name, value)
+    if not 1 <= count < _LIMIT:
+        raise OptionError(f"expected {name} in [1, 2**63), got {count}")
     return count
 
 

@@ -76,9 +76,13 @@ def _small_float(name: str) -> Any:
     return getattr(ml_dtypes, name, name)
 
 
-def make_header(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
+def make_header(
+    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
     """Return the bytes before the data of tensors that follow each other, a multiple of a page."""
-    header: dict[str, Any] = {"__metadata__": {"format": "np", "writer": "shardwise"}}
+    own = {"format": "np", "writer": "shardwise"}
+    header: dict[str, Any] = {"__metadata__": {**own, **(metadata or {})}}
     end = 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + math.prod(shape) * dtype.itemsize
@@ -133,17 +137,47 @@ def map_tensors(path: str, mode: Literal["r", "r+", "c"] = "r") -> dict[str, NDA
     """
     file, size = open_file(path, writable=mode == "r+")
     with file:
+        return _map(file, size, mode, read_header(path, file, size))
+
+
+def map_file(path: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the tensors of a file, read-only, and what it says of itself in `__metadata__`.
+
+    Raises:
+        StoreError: the file is not what the format says.
+        FileNotFoundError: there is no such file.
+    """
+    file, size = open_file(path)
+    with file:
         tensors = read_header(path, file, size)
-        # Before Python 3.13 a mapping keeps a descriptor open for as long as it lives.
-        untracked: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        if mode == "c" and _NO_RESERVE:
-            kind: Any = {
-                "flags": mmap.MAP_PRIVATE | _NO_RESERVE,
-                "prot": mmap.PROT_READ | mmap.PROT_WRITE,
-            }
-        else:
-            kind = {"access": _ACCESS[mode]}
-        mapped = mmap.mmap(file.fileno(), size, **kind, **untracked)
+        file.seek(0)
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            metadata = _parse_header(file.read(min(length, size, MAX_HEADER))).get("__metadata__")
+            if metadata is None:
+                metadata = {}
+            if not isinstance(metadata, dict) or not all(
+                isinstance(value, str) for value in metadata.values()
+            ):
+                raise LayoutError("__metadata__ of strings", f"{metadata!r:.80}")
+        except LayoutError as error:
+            raise _broken(path, error) from None
+        return _map(file, size, "r", tensors), metadata
+
+
+def _map(
+    file: BinaryIO, size: int, mode: Literal["r", "r+", "c"], tensors: Mapping[str, Tensor]
+) -> dict[str, NDArray[Any]]:
+    # Before Python 3.13 a mapping keeps a descriptor open for as long as it lives.
+    untracked: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    if mode == "c" and _NO_RESERVE:
+        kind: Any = {
+            "flags": mmap.MAP_PRIVATE | _NO_RESERVE,
+            "prot": mmap.PROT_READ | mmap.PROT_WRITE,
+        }
+    else:
+        kind = {"access": _ACCESS[mode]}
+    mapped = mmap.mmap(file.fileno(), size, **kind, **untracked)
     data = np.frombuffer(mapped, np.uint8)
     data.flags.writeable = mode == "c"
     return {name: tensor.array(data) for name, tensor in tensors.items()}

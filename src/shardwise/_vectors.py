@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from shardwise import _evaluate, _neighbours, formats, store
+from shardwise import formats, store
 from shardwise._errors import OptionError, TableError
-from shardwise._subwords import Subwords
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
+from shardwise.words import _combine, _compare, _evaluate, _index, _neighbours, _rows, _sentences
+from shardwise.words._index import Index
+from shardwise.words._sentences import Padded, Ragged
+from shardwise.words._subwords import Subwords
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +36,7 @@ class Vectors:
                [3., 4.]])
     """
 
-    __slots__ = ("_subwords", "_table", "_vocabulary")
+    __slots__ = ("_origin", "_subwords", "_table", "_vocabulary")
 
     def __init__(self, table: Table, vocabulary: Vocabulary) -> None:
         for name, given, wanted in (
@@ -45,19 +48,35 @@ class Vectors:
                     f"expected {name} as a {wanted.__name__}, got {type(given).__name__}; make one "
                     "with Table.from_array(rows), Vocabulary(tokens)"
                 )
-        if len(table) < len(vocabulary):
+        if len(table) < vocabulary.num_ids:
             raise TableError(
-                f"expected a row for each token, got {len(vocabulary)} tokens and {len(table)} rows"
+                f"expected a row for each token and for unknown ones, {vocabulary.num_ids} for "
+                f"{vocabulary!r:.200}, got {len(table)}"
+                if len(table) >= len(vocabulary)
+                else f"expected a row for each token, got {len(vocabulary)} tokens and "
+                f"{len(table)} rows"
             )
         self._table = table
         self._vocabulary = vocabulary
         self._subwords: Subwords | None = None
+        self._origin: tuple[str, int] | None = None  # the directory, and its generation
 
     def _with_subwords(self, metadata: Mapping[str, Any], place: str) -> Vectors:
         """Take the rule for unknown words that a model of fastText left in its metadata."""
         if "fasttext" in metadata:
             self._subwords = Subwords(metadata["fasttext"], self._table, self._vocabulary, place)
         return self
+
+    def _with(self, table: Table, vocabulary: Vocabulary) -> Vectors:
+        """Return vectors of other tokens, behind whose rows those without a token stand as here."""
+        vectors = Vectors(table, vocabulary)
+        if self._subwords is None:
+            return vectors
+        fasttext = self._subwords.fasttext
+        if isinstance(fasttext, Mapping) and isinstance(fasttext.get("words"), int):
+            more = len(vocabulary) - len(self)
+            fasttext = {**fasttext, "words": fasttext["words"] + more}
+        return vectors._with_subwords({"fasttext": fasttext}, self._subwords._place)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Vectors:
@@ -75,6 +94,7 @@ class Vectors:
                 "open it with Table.open"
             )
         vectors = cls(stored.table, stored.vocabulary)
+        vectors._origin = os.path.realpath(path), stored.manifest.generation
         return vectors._with_subwords(stored.manifest.metadata, os.fspath(path))
 
     @classmethod
@@ -175,48 +195,161 @@ class Vectors:
         """The tokens."""
         return self._vocabulary
 
+    @overload
     def lookup(
         self,
-        tokens: str | Sequence[Any] | NDArray[Any],
+        tokens: str | bytes | Sequence[Any] | NDArray[Any],
         *,
-        unknown: Literal["subwords"] | None = None,
+        unknown: _rows.Unknown = None,
+        sentences: None = None,
         out: NDArray[Any] | None = None,
         max_norm: float | None = None,
-    ) -> NDArray[Any]:
+    ) -> NDArray[Any]: ...
+    @overload
+    def lookup(
+        self,
+        tokens: Iterable[Any],
+        *,
+        unknown: _rows.UnknownOrSkip = None,
+        sentences: Literal["padded"],
+        max_length: int | None = None,
+        max_norm: float | None = None,
+    ) -> Padded: ...
+    @overload
+    def lookup(
+        self,
+        tokens: Iterable[Any],
+        *,
+        unknown: _rows.UnknownOrSkip = None,
+        sentences: Literal["ragged"],
+        max_length: int | None = None,
+        max_norm: float | None = None,
+    ) -> Ragged: ...
+    def lookup(
+        self,
+        tokens: Any,
+        *,
+        unknown: Any = None,
+        sentences: Literal["padded", "ragged"] | None = None,
+        max_length: int | None = None,
+        out: NDArray[Any] | None = None,
+        max_norm: float | None = None,
+    ) -> NDArray[Any] | Padded | Ragged:
         """Return the rows of tokens: an array of shape `tokens.shape + table.shape[1:]`.
 
         Args:
-            tokens: one token, or tokens in a (nested, rectangular) sequence or array; to look up a
-                sentence, split it: `lookup("like the country".split())`.
-            unknown: what stands for tokens outside the vocabulary. None: its unknown token.
-                "subwords", for vectors of a fastText model (`from_file`, or a table that
-                `shardwise.convert` made): the mean of the rows of the word's n-grams, which is what
-                fastText's `getWordVector` gives, bit for bit where the rows are float32; zeros for
-                a word without n-grams. It is computed in float32 and given in the table's dtype.
-            out: see `Table.lookup`.
+            tokens: one token, or tokens in a (nested, rectangular) sequence or array, or in an
+                Arrow array. With `sentences`: a list or other iterable of sentences, each of which
+                is a list, tuple or array of tokens, or one `str` that is cut at white space
+                (`str.split`).
+            unknown: what stands for tokens outside the vocabulary. None: what the vocabulary says.
+                "error": nothing, they raise an error. "zeros": rows of zeros. "skip", with
+                `sentences`: they are left out. "subwords", for vectors of a fastText model
+                (`from_file`, or a table that `shardwise.convert` made): the mean of the rows of the
+                word's n-grams, which is what fastText's `getWordVector` gives, bit for bit where
+                the rows are float32; zeros for a word without n-grams. It is computed in float32
+                and given in the table's dtype.
+            sentences: "padded": return `Padded(rows, lengths)`, rows of shape (sentences, longest,
+                ...) with zeros after the words of shorter sentences. "ragged": return
+                `Ragged(rows, offsets)`, the rows of all words end to end.
+            max_length: with `sentences`, look up the first words of each only, so many, counted
+                without those that are left out.
+            out: see `Table.lookup`; not with `sentences`.
             max_norm: see `Table.lookup`.
 
         Raises:
-            UnknownTokenError: tokens are not in the vocabulary, and it has no unknown token.
-            OptionError: `unknown` is not one of its values.
+            UnknownTokenError: tokens are not in the vocabulary, and nothing stands for them; the
+                message has the nearest spellings.
+            OptionError: an option has a value that it cannot have.
+            TokenTypeError: a token is neither `str` nor `bytes`, or a sentence is none.
+            IdOutOfRangeError: the vocabulary gives unknown tokens an id that is no row's.
             TableError: "subwords", and the vectors have no rows of n-grams.
             StoreError: "subwords", and what the table says about them is damaged.
-            VocabularyError: "subwords", and a word is too long.
+            VocabularyError: a token cannot be written as UTF-8, or a nest is not rectangular; or
+                "subwords", and a word is too long.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> table = Table.from_array(np.array([[1.0, 2.0], [3.0, 4.0]]))
+            >>> vectors = Vectors(table, Vocabulary(["the", "country"]))
+            >>> vectors.lookup(["the", "roads"], unknown="zeros")
+            array([[1., 2.],
+                   [0., 0.]])
+            >>> batch = vectors.lookup(["the country", "the"], sentences="padded")
+            >>> batch.rows.shape, batch.lengths
+            ((2, 2, 2), array([2, 1]))
         """
-        if unknown is not None:
-            if unknown != "subwords":
-                raise OptionError(f"expected unknown as 'subwords' or None, got {unknown!r:.40}")
-            if self._subwords is None:
-                raise TableError(
-                    "expected vectors of a fastText model for unknown='subwords', got others; "
-                    "open the model's .bin with Vectors.from_file, or convert it to a table"
-                )
-            return self._subwords.lookup(tokens, out, max_norm)
-        return self._table.lookup(self._vocabulary.encode(tokens), out=out, max_norm=max_norm)
+        if sentences is None:
+            if max_length is not None:
+                raise OptionError("expected max_length with sentences= only, got it without")
+            if unknown is None:
+                ids = _rows.encode(self._vocabulary, tokens)
+                return self._table.lookup(ids, out=out, max_norm=max_norm)
+            return _rows.lookup(self, tokens, unknown, out, max_norm)
+        if out is not None:
+            raise OptionError("expected out without sentences= only, got both")
+        if sentences == "padded":
+            return _sentences.lookup_padded(self, tokens, unknown, max_length, max_norm)
+        if sentences == "ragged":
+            return _sentences.lookup_ragged(self, tokens, unknown, max_length, max_norm)
+        raise OptionError(
+            f"expected sentences to be 'padded', 'ragged' or None, got {sentences!r:.40}; the "
+            'sentences themselves come first: lookup(list_of_sentences, sentences="padded")'
+        )
+
+    def sentence(
+        self,
+        sentences: str | Iterable[Any],
+        combiner: _sentences.Combiner = "mean",
+        *,
+        unknown: _rows.UnknownOrSkip = None,
+    ) -> NDArray[Any]:
+        """Return one row for a sentence, made of the rows of its words, or one for each of a list.
+
+        With n words: "sum" is the sum of their rows, "mean" the sum / n, "sqrtn" the sum / sqrt(n),
+        as in `tf.nn.embedding_lookup_sparse`. Rows are added in the order of the words, in float32
+        (float64 for tables of it), and the result is given in the table's dtype. A sentence without
+        words has zeros.
+
+        Args:
+            sentences: one `str`, which is cut at white space (`str.split`), or sentences as for
+                `lookup`; the words of one sentence as a list `words` are `[words]`.
+            combiner: "mean", "sum" or "sqrtn".
+            unknown: as for `lookup`. Words that are left out by "skip" do not count in n, others
+                do.
+
+        Returns:
+            An array of shape `table.shape[1:]` for one `str`, else (sentences, ...).
+
+        Raises:
+            UnknownTokenError: words are not in the vocabulary, and nothing stands for them.
+            OptionError: an option has a value that it cannot have.
+            TokenTypeError: a token is neither `str` nor `bytes`, or a sentence is none.
+            TableError: rows are not of floating-point numbers; or "subwords", as for `lookup`.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> table = Table.from_array(np.array([[1.0, 2.0], [3.0, 6.0]]))
+            >>> vectors = Vectors(table, Vocabulary(["the", "country"]))
+            >>> vectors.sentence("the country")
+            array([2., 4.])
+            >>> vectors.sentence(["the old country", "country"], "sum", unknown="skip")
+            array([[4., 8.],
+                   [3., 6.]])
+        """
+        return _sentences.combine(self, sentences, combiner, unknown)
 
     def most_similar(
-        self, positive: Any, negative: Any = (), topn: int = 10, *, restrict: int | None = None
-    ) -> list[Any]:
+        self,
+        positive: Any,
+        negative: Any = (),
+        topn: int = 10,
+        *,
+        restrict: int | None = None,
+        as_frame: bool = False,
+    ) -> Any:
         """Return the tokens whose rows have the largest cosine to the mean of words.
 
         The search is exact, over blocks of rows: tables may be larger than memory. The words of
@@ -231,14 +364,18 @@ class Vectors:
             negative: likewise, with the weight -1. For a batch, a list of as many lists.
             topn: how many.
             restrict: search the first tokens only, so many.
+            as_frame: give a pandas DataFrame with the columns token and score, and for a batch
+                before them query, the place in the batch.
 
         Returns:
-            A list of `Neighbour(token, score)`, best first; for a batch a list of such lists.
+            A list of `Neighbour(token, score)`, best first; for a batch a list of such lists. With
+            `as_frame` one DataFrame.
 
         Raises:
             UnknownTokenError: a word is not in the vocabulary; the unknown token stands for none.
             OptionError: a query is empty, or `topn` or `restrict` is no such number.
             TableError: the rows are not of real numbers, or a vector has another shape.
+            MissingLibraryError: `as_frame`, and pandas is not installed.
 
         Example:
             >>> import numpy as np
@@ -248,11 +385,17 @@ class Vectors:
             >>> vectors.most_similar("north")
             [Neighbour(token='far', score=0.8), Neighbour(token='east', score=0.0)]
         """
-        return _neighbours.most_similar(self, positive, negative, topn, restrict)
+        return _neighbours.most_similar(self, positive, negative, topn, restrict, as_frame)
 
     def most_similar_cosmul(
-        self, positive: Any, negative: Any = (), topn: int = 10, *, restrict: int | None = None
-    ) -> list[Any]:
+        self,
+        positive: Any,
+        negative: Any = (),
+        topn: int = 10,
+        *,
+        restrict: int | None = None,
+        as_frame: bool = False,
+    ) -> Any:
         """Return the tokens that score best by 3CosMul (Levy and Goldberg, 2014, equation 4).
 
         The score is the product of (1 + cosine) / 2 to each positive word, divided by 0.000001
@@ -264,17 +407,23 @@ class Vectors:
             OptionError: a query has no positive word, or a weight; or an option is no number.
             TableError: the rows are not of real numbers, or a vector has another shape.
         """
-        return _neighbours.most_similar_cosmul(self, positive, negative, topn, restrict)
+        return _neighbours.most_similar_cosmul(self, positive, negative, topn, restrict, as_frame)
 
     def similar_by_vector(
-        self, vector: Any, topn: int = 10, *, restrict: int | None = None
-    ) -> list[Any]:
+        self,
+        vector: Any,
+        topn: int = 10,
+        *,
+        restrict: int | None = None,
+        as_frame: bool = False,
+    ) -> Any:
         """Return the tokens whose rows have the largest cosine to a vector.
 
         Args:
             vector: an array of the shape of a row, or a batch of them, (queries, ...).
             topn: how many.
             restrict: search the first tokens only, so many.
+            as_frame: as with `most_similar`.
 
         Returns:
             As `most_similar`.
@@ -283,11 +432,18 @@ class Vectors:
             OptionError: `topn` or `restrict` is no such number.
             TableError: the rows are not of real numbers, or a vector has another shape.
         """
-        return _neighbours.similar_by_vector(self, vector, topn, restrict)
+        return _neighbours.similar_by_vector(self, vector, topn, restrict, as_frame)
 
     def analogy(
-        self, a: Any, b: Any, c: Any, topn: int = 10, *, restrict: int | None = None
-    ) -> list[Any]:
+        self,
+        a: Any,
+        b: Any,
+        c: Any,
+        topn: int = 10,
+        *,
+        restrict: int | None = None,
+        as_frame: bool = False,
+    ) -> Any:
         """Return what is to `c` as `b` is to `a`: `most_similar([b, c], [a])`.
 
         Args:
@@ -296,13 +452,70 @@ class Vectors:
             c: likewise.
             topn: how many.
             restrict: search the first tokens only, so many.
+            as_frame: as with `most_similar`.
 
         Raises:
             UnknownTokenError: a word is not in the vocabulary.
             OptionError: the lists are not of one length, or an option is no such number.
             TableError: the rows are not of real numbers.
         """
-        return _neighbours.analogy(self, a, b, c, topn, restrict)
+        return _neighbours.analogy(self, a, b, c, topn, restrict, as_frame)
+
+    def index(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        rebuild: bool = False,
+        dtype: str = "f16",
+        connectivity: int = 16,
+        expansion_add: int = 128,
+        expansion_search: int = 64,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Index:
+        """Return an approximate index of neighbours: open the saved one, or build and save it.
+
+        For vectors opened from disk the index is kept in a file beside the table, and mapped when
+        it is opened again. It is refused when the table was changed since. For vectors in memory
+        it is built anew, of the rows as they are now. It is a graph (Malkov and Yashunin, 2016,
+        https://arxiv.org/abs/1603.09320), by usearch; with `expansion_search` the recall rises and
+        the speed falls. An index that somebody made to do harm can do it: open your own.
+
+        Args:
+            path: the file, by default `index.safetensors` in the table's directory.
+            rebuild: build it even if there is one.
+            dtype: what the rows are kept as in the index: "f32", "f16", "bf16" or "i8". Scores are
+                counted from the table's rows in any case.
+            connectivity: how many neighbours each row has in the graph.
+            expansion_add: how many rows are looked at to place one.
+            expansion_search: how many rows are looked at to answer a query.
+            progress: called with (rows done, rows in all) while the index is built.
+
+        Raises:
+            StoreError: the saved index is broken, or stale: the table was changed since.
+            OptionError: an option has a value that it cannot have.
+            TableError: the rows are not of real numbers; or `path` is given for vectors in memory,
+                or the table was written anew since these vectors were opened.
+            TableNotFoundError: there is no directory for the file, or it cannot be written to.
+            MissingLibraryError: usearch is not installed.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.index().most_similar("north", topn=1)
+            [Neighbour(token='far', score=0.8)]
+        """
+        return _index.index(
+            self,
+            path,
+            rebuild=rebuild,
+            dtype=dtype,
+            connectivity=connectivity,
+            expansion_add=expansion_add,
+            expansion_search=expansion_search,
+            progress=progress,
+        )
 
     def similarity(self, a: Any, b: Any) -> Any:
         """Return the cosine of two words, or of each word of a list to each of another.
@@ -418,9 +631,246 @@ class Vectors:
             self, path, restrict=restrict, case_insensitive=case_insensitive
         )
 
-    def __getitem__(self, tokens: str | Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-        """Return `lookup(tokens)`."""
-        return self.lookup(tokens)
+    def add(self, tokens: Any, rows: Any, *, replace: bool = False) -> Vectors:
+        """Return vectors with more tokens; these ones stay as they are.
+
+        The new tokens come behind the others, and the rows without a token behind those: what a
+        fastText model says of unknown words stays right. Where the vocabulary has counts, a new
+        token has the count 0.
+
+        Args:
+            tokens: one token, or a list or an array of them.
+            rows: an array of shape (tokens, ...), or what NumPy broadcasts to it; of the table's
+                dtype, or of one that NumPy casts to it as "same_kind", as with `Table.write`:
+                values may be rounded, but a float is never cut to an integer, and none becomes
+                infinite.
+            replace: give tokens that are there the new rows, in their old places. One that shared
+                the row of another token (an alias) gets a row of its own.
+
+        Returns:
+            Vectors in memory, with as many shards.
+
+        Raises:
+            VocabularyError: a token is there already and `replace` is false, or it comes twice.
+            TokenTypeError: a token is neither `str` nor `bytes`.
+            TableError: the rows have another shape or dtype.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> vectors = Vectors(Table.from_array(np.eye(2)), Vocabulary(["east", "north"]))
+            >>> more = vectors.add(["west"], [[-1.0, 0.0]])
+            >>> len(vectors), len(more), more["west"]
+            (2, 3, array([-1.,  0.]))
+        """
+        return _combine.add(self, tokens, rows, replace)
+
+    def subset(
+        self, tokens: Any, *, missing: Literal["error", "drop", "subwords"] = "error"
+    ) -> Vectors:
+        """Return vectors of some tokens alone, in their order.
+
+        The vocabulary's policies and counts are kept. The token that stands for unknown ones comes
+        along as the last, if it is not asked for, and so do the rows without a token. A token that
+        shared the row of another (an alias) gets a row of its own.
+
+        Args:
+            tokens: one token, or a list or an array of them; repetitions count once.
+            missing: what a token outside the vocabulary does: "error", "drop" (it is left out), or
+                for vectors of a fastText model "subwords" (see `lookup`).
+
+        Returns:
+            Vectors in memory, with as many shards.
+
+        Raises:
+            UnknownTokenError: tokens are not in the vocabulary, and `missing` is "error".
+            TokenTypeError: a token is neither `str` nor `bytes`.
+            TableError: "subwords", and the vectors have no rows of n-grams.
+            OptionError: `missing` is not one of its values.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> vectors = Vectors(Table.from_array(np.eye(3)), Vocabulary(["a", "b", "c"]))
+            >>> vectors.subset(["c", "a", "c"]).table[[0, 1]]
+            array([[0., 0., 1.],
+                   [1., 0., 0.]])
+        """
+        return _combine.subset(self, tokens, missing)
+
+    def prune(
+        self,
+        count: int | None = None,
+        *,
+        keep: Any = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> _combine.Pruned:
+        """Return vectors with fewer rows and the same tokens: the others share the nearest row.
+
+        Every token that loses its row gets the kept one with the largest cosine to it, of equal
+        ones the first; a row of zeros, or with a NaN or an infinity, gets the first of all. The
+        search is exact, in blocks. The token that stands for unknown ones keeps its row in any
+        case, and so do rows without a token. Counts stay those of the kept tokens.
+
+        Args:
+            count: keep the rows of the first tokens, so many.
+            keep: or keep the rows of these tokens, in this order.
+            progress: called with (tokens done, tokens in all).
+
+        Returns:
+            `Pruned(vectors, remap)`; the other tokens are aliases in the vocabulary. The vectors
+            are in memory, with as many shards.
+
+        Raises:
+            OptionError: not one of `count` and `keep` is given, or no row is kept.
+            UnknownTokenError: tokens of `keep` are not in the vocabulary.
+            TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "north", "far"]))
+            >>> pruned = vectors.prune(2)
+            >>> pruned.remap
+            {'far': Neighbour(token='north', score=0.8)}
+            >>> pruned.vectors["far"], len(pruned.vectors.table)
+            (array([0., 1.]), 2)
+        """
+        return _combine.prune(self, count, keep, progress)
+
+    def merge(
+        self,
+        other: Vectors,
+        *,
+        conflict: Literal["first", "second", "mean", "error"] = "first",
+    ) -> Vectors:
+        """Return vectors with the tokens of both: these ones, then those that only `other` has.
+
+        The policy for unknown tokens and the rows without a token are those of these vectors;
+        `other` gives the rows of its tokens alone. An alias of either goes on standing for its
+        token. Counts are added up.
+
+        Args:
+            other: vectors with rows of the same shape.
+            conflict: whose row a token has that both have: "first" (of these vectors), "second"
+                (of `other`), "mean" of the two, or "error".
+
+        Returns:
+            Vectors in memory, cut into shards as these are; of the dtype that holds both (NumPy's
+            promotion; float32 for float16 and bfloat16).
+
+        Raises:
+            TableError: the rows differ in shape, no dtype holds both, or "mean" is asked for rows
+                that are not of floating-point numbers.
+            VocabularyError: "error", and there is such a token; or the vocabularies differ in
+                casefold or normal form.
+            OptionError: `conflict` is not one of its values.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> a = Vectors(Table.from_array(np.zeros((2, 1))), Vocabulary(["x", "y"]))
+            >>> b = Vectors(Table.from_array(np.ones((2, 1))), Vocabulary(["y", "z"]))
+            >>> a.merge(b, conflict="mean")[["x", "y", "z"]].ravel()
+            array([0. , 0.5, 1. ])
+        """
+        return _combine.merge(self, other, conflict)
+
+    def align(
+        self, reference: Vectors, *, tokens: Any = None, center: bool = False
+    ) -> _compare.Aligned:
+        """Turn all rows to fit those of other vectors, by the tokens that both have.
+
+        The rotation is the solution of the orthogonal Procrustes problem: of all orthogonal
+        matrices (they may also mirror) the one that leaves the least sum of squared distances
+        (Schoenemann, 1966; for word vectors Hamilton, Leskovec and Jurafsky, 2016). Lengths stay,
+        and so do the cosines of these vectors to each other, unless `center` is asked for. With
+        fewer shared tokens than dimensions other rotations fit as well.
+
+        Args:
+            reference: vectors with rows of the same shape, of floating-point numbers.
+            tokens: find the rotation by these tokens, which both have; by default by all such.
+            center: also move the mean of the shared rows to that of the reference's.
+
+        Returns:
+            `Aligned(vectors, rotation, offset, shared, before, after)`. The vectors are in memory,
+            cut as these, float32, or float64 for rows of it.
+
+        Raises:
+            TableError: the rows differ in shape, are not of floating-point numbers, or one of a
+                shared token is not finite; or no token is shared.
+            UnknownTokenError: a token of `tokens` is not in both.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> words = Vocabulary(["east", "north"])
+            >>> old = Vectors(Table.from_array(np.array([[1.0, 0.0], [0.0, 1.0]])), words)
+            >>> new = Vectors(Table.from_array(np.array([[0.0, 2.0], [-2.0, 0.0]])), words)
+            >>> aligned = new.align(old)
+            >>> (aligned.vectors["east"] + 0.0).round(6), aligned.shared
+            (array([2., 0.]), 2)
+        """
+        return _compare.align(self, reference, tokens, center)
+
+    def drift(
+        self,
+        other: Vectors,
+        *,
+        tokens: Any = None,
+        topn: int | None = None,
+        neighbours: int = 0,
+        as_frame: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Any:
+        """Return how far the rows of tokens have moved from these vectors to others.
+
+        The tokens with the least cosine of their two rows come first, of equal ones those with the
+        larger distance; before all, those with a row that is not of finite numbers. To compare
+        vectors that were trained apart, `align` them first; the overlap of neighbours needs no
+        alignment.
+
+        Args:
+            other: vectors with rows of the same shape, such as a later checkpoint.
+            tokens: which tokens, in both; by default all that both have.
+            topn: give the first so many.
+            neighbours: compare also this many nearest tokens of each token that is given (after
+                Gonen et al., 2020): two searches for each.
+            as_frame: give a pandas DataFrame with a column for each field.
+            progress: called with (tokens done, tokens in all).
+
+        Returns:
+            A list of `Drift(token, cosine, distance, norm, other_norm, overlap)`, or a DataFrame,
+            which has the column overlap only if it was asked for.
+
+        Raises:
+            TableError: the rows differ in shape, or are not of real numbers.
+            UnknownTokenError: a token of `tokens` is not in both.
+            OptionError: `topn` or `neighbours` is no number from 0.
+            MissingLibraryError: `as_frame`, and pandas is not installed.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> words = Vocabulary(["still", "moved"])
+            >>> a = Vectors(Table.from_array(np.array([[1.0, 0.0], [3.0, 4.0]])), words)
+            >>> b = Vectors(Table.from_array(np.array([[1.0, 0.0], [5.0, 0.0]])), words)
+            >>> [(d.token, round(d.cosine, 6)) for d in a.drift(b)]
+            [('moved', 0.6), ('still', 1.0)]
+        """
+        return _compare.drift(self, other, tokens, topn, neighbours, as_frame, progress)
+
+    def __getitem__(self, tokens: str | bytes | Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+        """Return the rows of tokens of the vocabulary: `lookup(tokens, unknown="error")`.
+
+        Raises:
+            UnknownTokenError: a `KeyError`: tokens are not in the vocabulary, whatever it says
+                about unknown tokens; the message has the nearest spellings.
+        """
+        if isinstance(tokens, (str, bytes)):
+            return _rows.row(self, tokens)
+        return self.lookup(tokens, unknown="error")
 
     def __contains__(self, token: object) -> bool:
         return token in self._vocabulary

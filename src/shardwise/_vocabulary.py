@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias, overload
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
+from shardwise._counting import Choice, Ties, count_text, count_tokens, folded
 from shardwise._errors import (
     OptionError,
     TokenTypeError,
     UnknownTokenError,
     VocabularyError,
 )
+from shardwise._folding import Folding, NormalForm
+from shardwise._hashing import Buckets
 from shardwise._ids import as_ids, out_of_range_error
+from shardwise._tokens import (
+    Bytes,
+    Ids,
+    Slots,
+    Token,
+    arrow_tokens,
+    as_arrow,
+    build_slots,
+    flatten,
+    map_arrow,
+    pack_tokens,
+    packed_tokens,
+    token_bytes,
+)
 
-Token: TypeAlias = str | bytes
-_Bytes: TypeAlias = NDArray[np.uint8]
-_Ids: TypeAlias = NDArray[np.int64]
-_Slots: TypeAlias = NDArray[np.uint64]
-
+_INT64 = np.dtype(np.int64)
 _SHOWN = 10  # tokens that an error names
 _BLOCK = 4096  # tokens that an iteration decodes at once
 
@@ -33,16 +47,26 @@ class Vocabulary:
 
     Args:
         tokens: distinct tokens in the order of their ids. A `str` stands for its UTF-8 bytes.
-        unknown: the token, one of `tokens`, whose id every token outside the vocabulary gets.
-            Without it such a token is an error.
+        unknown: what a token outside the vocabulary gets: the id of a token, one of `tokens`; an
+            id, any of 64 bits; one of many ids by its hash, with `Buckets`. With None it is an
+            error.
+        counts: how often each token was seen: `int64[tokens]`, kept beside them.
+        aliases: further tokens, each with the token or the id that it stands for. `encode` and
+            `in` know them; `len`, iteration and `decode` do not.
+        casefold: take tokens for equal that differ in case alone (Python's `str.casefold`).
+        normal_form: the Unicode normal form that tokens are brought to: "NFC", "NFD", "NFKC" or
+            "NFKD". This and `casefold` are done to the vocabulary's tokens, which `decode` gives
+            then, and to each token that is asked for.
 
     Tokens are bytes inside. Bytes that are not UTF-8 come out as a `str` with lone surrogates
     (Python's "surrogateescape"), which goes back to the same bytes.
 
     Raises:
-        VocabularyError: a token occurs twice, or cannot be written as UTF-8.
+        VocabularyError: a token occurs twice, perhaps by `casefold` or `normal_form`, or cannot be
+            written as UTF-8.
         TokenTypeError: a token is neither `str` nor `bytes`.
-        OptionError: `unknown` is not one of `tokens`.
+        OptionError: `unknown`, or what an alias stands for, is not in the vocabulary; or an option
+            cannot have this value.
 
     Example:
         >>> vocabulary = Vocabulary(["<unk>", "king", "queen"], unknown="<unk>")
@@ -52,21 +76,65 @@ class Vocabulary:
         [['king', 'queen'], ['queen', '<unk>']]
         >>> vocabulary.encode("king"), "jack" in vocabulary, len(vocabulary)
         (1, False, 3)
+        >>> Vocabulary(["king", "queen"], aliases={"monarch": "king"}, casefold=True, unknown=-1)
+        Vocabulary(2 tokens: ['king', 'queen'], 1 alias, unknown=-1, casefold=True)
     """
 
-    __slots__ = ("_data", "_offsets", "_slots", "_unknown_id")
+    __slots__ = (
+        "_alias_ids",
+        "_buckets",
+        "_counts",
+        "_data",
+        "_folding",
+        "_offsets",
+        "_size",
+        "_slots",
+        "_unknown_id",
+        "_unknown_is_token",
+    )
 
-    def __init__(self, tokens: Iterable[Token], *, unknown: str | None = None) -> None:
+    _alias_ids: Ids | None
+    _counts: Ids | None
+
+    def __init__(
+        self,
+        tokens: Iterable[Token],
+        *,
+        unknown: str | int | Buckets | None = None,
+        counts: Sequence[int] | NDArray[Any] | None = None,
+        aliases: Mapping[Any, Any] | None = None,
+        casefold: bool = False,
+        normal_form: NormalForm | None = None,
+    ) -> None:
         if isinstance(tokens, (str, bytes)):
             raise TokenTypeError(
                 f"expected an iterable of tokens, got one token, {tokens!r}; write [{tokens!r}]"
             )
-        data, offsets = pack_tokens(list(tokens))
-        self._set(data, offsets, None, unknown)
+        if not isinstance(aliases, (Mapping, type(None))):
+            raise OptionError(
+                f"expected aliases as a mapping of tokens to tokens, got {aliases!r:.60}"
+            )
+        own = list(tokens)
+        asked = [*own, *(aliases or ())]
+        folding = Folding(casefold, normal_form)
+        self._set(*folding.pack(asked), None, len(own), folding, lambda: asked)
+        if aliases:
+            self._alias_ids = _frozen("aliases", self._targets(aliases), np.int64)
+        if counts is not None:
+            self._counts = _as_counts(counts, len(own))
+        self._set_unknown(unknown)
 
     @classmethod
     def from_arrays(
-        cls, data: _Bytes, offsets: _Ids, slots: _Slots | None, *, unknown: str | None = None
+        cls,
+        data: Bytes,
+        offsets: Ids,
+        slots: Slots | None,
+        *,
+        unknown: str | int | Buckets | None = None,
+        counts: Ids | None = None,
+        casefold: bool = False,
+        normal_form: NormalForm | None = None,
     ) -> Vocabulary:
         """Make a vocabulary of the arrays that `arrays()` gives, which may be mapped from a file.
 
@@ -76,63 +144,405 @@ class Vocabulary:
         Args:
             data: `uint8[bytes]`, the tokens' bytes end to end.
             offsets: `int64[tokens + 1]`, where each token starts in `data`.
-            slots: `uint64[power of two]`, the hash map; None builds it.
+            slots: `uint64[power of two]`, the hash map; None builds it. With it the tokens are
+                taken to be folded as `casefold` and `normal_form` say.
             unknown: as for `Vocabulary`.
+            counts: `int64[tokens]`, or None.
+            casefold: as for `Vocabulary`.
+            normal_form: as for `Vocabulary`.
 
         Raises:
             VocabularyError: the arrays do not fit each other, or a token occurs twice.
             OptionError: `unknown` is not in the vocabulary.
         """
+        folding = Folding(casefold, normal_form)
+        return cls._of(data, offsets, slots, counts=counts, folding=folding, unknown=unknown)
+
+    @classmethod
+    def build(
+        cls,
+        tokens: Iterable[Token | Iterable[Token]] | Mapping[Token, int],
+        *,
+        min_count: int = 1,
+        max_size: int | None = None,
+        ties: Ties = "first",
+        specials: Sequence[Token] = (),
+        specials_first: bool = True,
+        unknown: str | int | Buckets | None = None,
+        casefold: bool = False,
+        normal_form: NormalForm | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Vocabulary:
+        """Count tokens and make a vocabulary of them, the most frequent first.
+
+        Args:
+            tokens: an iterable of tokens, of sentences (iterables of tokens) or of both, an Arrow
+                array of strings, or a mapping of tokens to their counts. A `str` is one token and
+                is not cut. What is iterated is not kept: the memory grows with the distinct tokens.
+            min_count: leave out tokens that were seen less often. Special ones stay.
+            max_size: the most tokens in all, special ones included.
+            ties: which of equally frequent tokens goes first: the one that was seen "first", or the
+                one whose UTF-8 bytes come first in "ascending" (as in torchtext) or "descending"
+                order (as in Keras).
+            specials: tokens with fixed places, such as "<unk>". One that was also counted has its
+                count, and stands at its fixed place alone.
+            specials_first: whether they stand in front of the others, or behind them.
+            unknown: as for `Vocabulary`.
+            casefold: as for `Vocabulary`; tokens that become one are counted together.
+            normal_form: as for `Vocabulary`.
+            progress: called with (tokens done, 0): how many there will be is not known.
+
+        Returns:
+            A vocabulary with `counts`, which are the same for every number of threads.
+
+        Raises:
+            TokenTypeError: something is neither `str` nor `bytes` nor an iterable of them, or
+                `tokens` is one token.
+            VocabularyError: a token cannot be written as UTF-8, or a special one is there twice.
+            OptionError: an option cannot have this value.
+
+        Example:
+            >>> sentences = [["the", "king"], ["the", "queen"], ["a", "king"]]
+            >>> vocabulary = Vocabulary.build(sentences, specials=["<unk>"], unknown="<unk>")
+            >>> list(vocabulary), vocabulary.counts.tolist()
+            (['<unk>', 'the', 'king', 'queen', 'a'], [0, 2, 2, 1, 1])
+            >>> list(Vocabulary.build(sentences, max_size=3, ties="ascending"))
+            ['king', 'the', 'a']
+        """
+        folding = Folding(casefold, normal_form)
+        choice = Choice(min_count, max_size, ties, specials, specials_first)
+        counts = folded(count_tokens(tokens, progress), folding)
+        return cls._chosen(*choice.of(counts, folding), folding=folding, unknown=unknown)
+
+    @classmethod
+    def build_from_text(
+        cls,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        min_count: int = 1,
+        max_size: int | None = None,
+        ties: Ties = "first",
+        specials: Sequence[Token] = (),
+        specials_first: bool = True,
+        unknown: str | int | Buckets | None = None,
+        casefold: bool = False,
+        normal_form: NormalForm | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Vocabulary:
+        r"""Count the tokens of text files and make a vocabulary of them, the most frequent first.
+
+        Tokens are what stands between ASCII white space (space, \t, \n, \v, \f, \r); other white
+        space, such as a no-break space, is part of a token. Bytes that are not UTF-8 are kept. A
+        byte order mark of UTF-8 is skipped.
+
+        Args:
+            paths: one file or several. What is compressed with gzip, bzip2, xz or zstd is unpacked
+                as it is read. Files are read in parts, by all threads.
+            min_count: this and what follows is as for `build`.
+            max_size: the most tokens in all, special ones included.
+            ties: the order of equally frequent tokens.
+            specials: tokens with fixed places.
+            specials_first: whether they stand in front of the others, or behind them.
+            unknown: as for `Vocabulary`.
+            casefold: as for `Vocabulary`.
+            normal_form: as for `Vocabulary`.
+            progress: called with (bytes done, bytes in all), as they are on disk.
+
+        Returns:
+            A vocabulary with `counts`, which are the same for every number of threads.
+
+        Raises:
+            OSError: a file cannot be read.
+            FormatError: compressed data is cut off or damaged, or the text is UTF-16.
+            MissingLibraryError: a file is zstd data, and its library is not installed.
+            VocabularyError: a special token is there twice.
+            OptionError: an option cannot have this value.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     text = pathlib.Path(folder, "text.txt")
+            ...     _ = text.write_text("The king and the queen.\nthe country\n")
+            ...     vocabulary = Vocabulary.build_from_text(text, casefold=True)
+            >>> list(vocabulary), vocabulary.counts.tolist()
+            (['the', 'king', 'and', 'queen.', 'country'], [3, 1, 1, 1, 1])
+        """
+        folding = Folding(casefold, normal_form)
+        choice = Choice(min_count, max_size, ties, specials, specials_first)
+        counts = folded(count_text(paths, progress), folding)
+        return cls._chosen(*choice.of(counts, folding), folding=folding, unknown=unknown)
+
+    @classmethod
+    def _chosen(
+        cls,
+        data: Bytes,
+        offsets: Ids,
+        counts: Ids,
+        *,
+        folding: Folding,
+        unknown: str | int | Buckets | None,
+    ) -> Vocabulary:
+        """Make a vocabulary of distinct tokens that are folded already."""
+        slots = build_slots(data, offsets)[0]
+        return cls._of(data, offsets, slots, counts=counts, folding=folding, unknown=unknown)
+
+    @classmethod
+    def _of(
+        cls,
+        data: Bytes,
+        offsets: Ids,
+        slots: Slots | None,
+        *,
+        alias_ids: Ids | None = None,
+        counts: Ids | None = None,
+        folding: Folding | None = None,
+        unknown: str | int | Buckets | None = None,
+    ) -> Vocabulary:
+        """`from_arrays`, where the last tokens may be aliases of `alias_ids`."""
         vocabulary = cls.__new__(cls)
-        vocabulary._set(data, offsets, slots, unknown)
+        if alias_ids is not None:
+            alias_ids = _frozen("alias_ids", alias_ids, np.int64)
+        vocabulary._set_arrays(data, offsets, slots, alias_ids, folding or Folding())
+        if counts is not None:
+            counts = _frozen("counts", counts, np.int64)
+            if len(counts) != len(vocabulary):
+                raise VocabularyError(
+                    f"these arrays are no vocabulary: expected a count for each of "
+                    f"{len(vocabulary)} tokens, got {len(counts)}"
+                )
+            vocabulary._counts = counts
+        vocabulary._set_unknown(unknown)
         return vocabulary
 
-    def _set(self, data: _Bytes, offsets: _Ids, slots: _Slots | None, unknown: str | None) -> None:
+    def _set_arrays(
+        self,
+        data: Bytes,
+        offsets: Ids,
+        slots: Slots | None,
+        alias_ids: Ids | None,
+        folding: Folding,
+    ) -> None:
+        data, offsets = _frozen("data", data, np.uint8), _frozen("offsets", offsets, np.int64)
+        if alias_ids is not None and not alias_ids.size:
+            alias_ids = None
+        aliases = 0 if alias_ids is None else alias_ids.size
+        size = offsets.size - 1 - aliases
+        if aliases and size < 0:
+            raise VocabularyError(
+                f"these arrays are no vocabulary: expected at most {max(0, offsets.size - 1)} "
+                f"alias_ids, one for each of the last tokens, got {aliases}"
+            )
+        if slots is None and folding:
+            try:
+                asked = packed_tokens(data, offsets)
+            except IndexError as error:
+                raise VocabularyError(f"these arrays are no vocabulary: {error}") from None
+            self._set(*folding.pack(asked), None, size, folding, lambda: asked)
+        else:
+            self._set(data, offsets, slots, size, folding, lambda: packed_tokens(data, offsets))
+        self._alias_ids = alias_ids
+
+    def _set(
+        self,
+        data: Bytes,
+        offsets: Ids,
+        slots: Slots | None,
+        size: int,
+        folding: Folding,
+        asked: Callable[[], Sequence[Token]],
+    ) -> None:
+        """Take folded tokens, `size` own ones and then aliases; `asked` is what they were."""
         self._data = _frozen("data", data, np.uint8)
         self._offsets = _frozen("offsets", offsets, np.int64)
+        self._size = size
+        self._folding = folding
+        self._alias_ids = None
+        self._counts = None
         try:
             if slots is None:
                 slots, first_of, repetitions = build_slots(self._data, self._offsets)
                 if repetitions:
-                    raise self._duplicate(first_of, repetitions)
+                    raise self._duplicate(first_of, repetitions, asked())
             self._slots = _frozen("slots", slots, np.uint64)
             _native.validate_token_map(self._data, self._offsets, self._slots)
         except ValueError as error:
             if isinstance(error, VocabularyError):
                 raise
             raise VocabularyError(f"these arrays are no vocabulary: {error}") from None
+
+    def _duplicate(
+        self, first_of: Ids, repetitions: int, asked: Sequence[Token]
+    ) -> VocabularyError:
+        again = int(np.argmax(first_of != np.arange(len(first_of))))
+        first = int(first_of[again])
+        one, other = (token_bytes(asked[i], i) for i in (first, again))
+        names = f"{_shown(one)!r}"
+        if one != other:
+            names += f" and {_shown(other)!r}, which are one by casefold= or normal_form=,"
+        where = f"at positions {first} and {again}"
+        if again >= self._size:
+            where = f"at position {first} and as an alias" if first < self._size else "as aliases"
+        return VocabularyError(
+            f"expected distinct tokens, got {names} {where} ({repetitions} repetitions in all); "
+            "remove the repetitions"
+        )
+
+    def _targets(self, aliases: Mapping[Any, Any]) -> Ids:
+        """Return the ids that aliases stand for, whose own tokens are in the map already."""
+        ids = np.empty(len(aliases), np.int64)
+        tokens: list[Token] = []
+        places = []
+        for i, (alias, target) in enumerate(aliases.items()):
+            if isinstance(target, (str, bytes)):
+                tokens.append(target)
+                places.append(i)
+            elif isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+                if not 0 <= target < self._size:
+                    raise OptionError(
+                        f"expected an alias of a token or of an id from 0 to {self._size - 1}, "
+                        f"got {alias!r:.60} of {target}"
+                    )
+                ids[i] = target
+            else:
+                raise OptionError(
+                    f"expected an alias of a token or of an id, got {alias!r:.60} of {target!r:.60}"
+                )
+        found = self._find(tokens)
+        wrong = np.flatnonzero((found < 0) | (found >= self._size))
+        if wrong.size:
+            alias = list(aliases)[places[wrong[0]]]
+            raise OptionError(
+                f"expected an alias of one of the {self._size} tokens, got {alias!r:.60} of "
+                f"{tokens[wrong[0]]!r:.60}; name the token itself, and no other alias"
+            )
+        ids[places] = found
+        return ids
+
+    def _set_unknown(self, unknown: str | int | Buckets | None) -> None:
         self._unknown_id: int | None = None
-        if unknown is not None:
-            if unknown not in self:
+        self._unknown_is_token = False
+        self._buckets: Buckets | None = None
+        if unknown is None:
+            return
+        if isinstance(unknown, Buckets):
+            unknown.start(self._size)
+            self._buckets = unknown
+        elif isinstance(unknown, (str, bytes)):
+            found = int(self._find([unknown])[0])
+            if found < 0:
                 raise OptionError(
                     f"expected unknown= to be one of the {len(self)} tokens, got {unknown!r}; "
                     "add it to the tokens, or leave unknown= out"
                 )
-            self._unknown_id = self.encode(unknown)
+            self._unknown_id = found
+            self._unknown_is_token = True
+        else:
+            try:
+                number = operator.index(unknown)
+            except TypeError:
+                number = 1 << 63
+            if isinstance(unknown, (bool, np.bool_)) or not -(1 << 63) <= number < 1 << 63:
+                raise OptionError(
+                    f"expected unknown= as a token, an id of 64 bits, or Buckets, got "
+                    f"{unknown!r:.60}"
+                )
+            self._unknown_id = number
 
-    def _duplicate(self, first_of: _Ids, repetitions: int) -> VocabularyError:
-        again = int(np.argmax(first_of != np.arange(len(first_of))))
-        first = int(first_of[again])
-        return VocabularyError(
-            f"expected distinct tokens, got {self._strings(np.array([first]))[0]!r} at positions "
-            f"{first} and {again} ({repetitions} repetitions in all); remove the repetitions"
-        )
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Vocabulary:
+        """Open a vocabulary on disk by memory map: nothing is read before it is used.
+
+        Args:
+            path: the directory of a table, or a file that `save` wrote.
+
+        Raises:
+            TableNotFoundError: there is nothing at `path`.
+            TableError: the table has no vocabulary.
+            StoreError: what is there is broken, or of a newer version.
+        """
+        from shardwise.store import open_vocabulary  # upwards: the store imports the nouns it holds
+
+        return open_vocabulary(path)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the vocabulary, all of it, to a file; whole or, on any failure, not at all.
+
+        Args:
+            path: the file, of a name that ends in .safetensors.
+            overwrite: replace a file that is there.
+
+        Raises:
+            OptionError: the name ends in something else.
+            TableExistsError: there is a file already, and `overwrite` is false.
+            TableNotFoundError: there is no directory to write it in.
+
+        Example:
+            >>> import tempfile
+            >>> from shardwise import Vocabulary
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Vocabulary(["a", "b"], unknown=-1).save(f"{folder}/ab.safetensors")
+            ...     Vocabulary.open(f"{folder}/ab.safetensors")
+            Vocabulary(2 tokens: ['a', 'b'], unknown=-1)
+        """
+        from shardwise.store import save_vocabulary  # upwards: the store imports the nouns it holds
+
+        save_vocabulary(path, self, overwrite=overwrite)
 
     @property
-    def unknown(self) -> str | None:
-        """The token that stands for tokens outside the vocabulary, or None."""
-        return None if self._unknown_id is None else self.decode(self._unknown_id)
+    def unknown(self) -> str | int | Buckets | None:
+        """What tokens outside the vocabulary get: a token's id, an id, buckets, or an error."""
+        if self._unknown_is_token and self._unknown_id is not None:
+            return self.decode(self._unknown_id)
+        return self._unknown_id if self._buckets is None else self._buckets
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of `unknown`, or None."""
+        """The one id that tokens outside the vocabulary get, or None."""
         return self._unknown_id
 
+    @property
+    def counts(self) -> Ids | None:
+        """How often each token was seen, `int64[tokens]`, read-only, or None if nobody said."""
+        return self._counts
+
+    @property
+    def aliases(self) -> dict[str, int]:
+        """The further tokens, each with the id that it stands for."""
+        if self._alias_ids is None:
+            return {}
+        entries = np.arange(self._size, self._offsets.size - 1)
+        ids = self._alias_targets(entries - self._size)
+        return dict(zip(self._strings(entries), ids.tolist(), strict=True))
+
+    @property
+    def casefold(self) -> bool:
+        """Whether tokens that differ in case alone are one."""
+        return self._folding.casefold
+
+    @property
+    def normal_form(self) -> NormalForm | None:
+        """The Unicode normal form that tokens are brought to, or None."""
+        return self._folding.normal_form
+
+    @property
+    def _num_aliases(self) -> int:
+        return 0 if self._alias_ids is None else self._alias_ids.size
+
+    @property
+    def num_ids(self) -> int:
+        """One more than the largest id that `encode` can give: a table needs as many rows."""
+        most = self._size
+        if self._unknown_id is not None:
+            most = max(most, self._unknown_id + 1)
+        if self._buckets is not None:
+            most = max(most, self._buckets.start(self._size) + self._buckets.count)
+        return most
+
     @overload
-    def encode(self, tokens: Token) -> int: ...
+    def encode(self, tokens: Token | int) -> int: ...
     @overload
-    def encode(self, tokens: Sequence[Any] | NDArray[Any]) -> _Ids: ...
-    def encode(self, tokens: Token | Sequence[Any] | NDArray[Any]) -> int | _Ids:
+    def encode(self, tokens: Sequence[Any] | NDArray[Any]) -> Ids: ...
+    def encode(self, tokens: Token | int | Sequence[Any] | NDArray[Any]) -> int | Ids:
         """Return the ids of tokens.
 
         Args:
@@ -140,7 +550,8 @@ class Vocabulary:
                 array of strings or objects, or an Arrow array of strings, bytes or a dictionary
                 of them: pyarrow's own, or where pyarrow is imported, any object that hands one
                 over (`__arrow_c_stream__`, `__arrow_c_array__`). Arrow's arrays and lists of
-                `str` are read where they lie.
+                `str` are read where they lie. With `Buckets` an integer stands for its decimal
+                digits, as in TensorFlow's tables.
 
         Returns:
             An `int` for one token, otherwise `int64` of the shape of `tokens`.
@@ -158,131 +569,145 @@ class Vocabulary:
         """
         if isinstance(tokens, (str, bytes)):
             return int(self._known([tokens])[0])
-        if not isinstance(tokens, (list, tuple, np.ndarray)):
-            array = _as_arrow(tokens)
-            if array is not None:
-                return self._known_arrow(array)
-        flat, shape = _flatten(tokens)
-        return self._known(flat).reshape(shape)
+        numbers = self._buckets is not None
+        array = as_arrow(tokens, numbers=numbers)
+        if array is not None:
+            return self._known_arrow(array)
+        flat, shape = flatten(tokens, numbers=numbers)
+        ids = self._known(flat)
+        return int(ids[0]) if isinstance(tokens, (int, np.integer)) else ids.reshape(shape)
 
-    def _known(self, tokens: Sequence[Token]) -> _Ids:
-        ids = self._find(tokens)
-        missing = self._replace_unknown(ids)
-        if missing is not None:
-            raise _unknown_error([tokens[i] for i in missing], len(tokens))
+    def _known(self, tokens: Sequence[Token]) -> Ids:
+        ids = self._find(tokens, self._id_for_missing())
+        self._replace_unknown(ids, lambda missing: [tokens[i] for i in missing.tolist()])
         return ids
 
-    def _known_arrow(self, array: Any) -> _Ids:
-        ids = np.empty(len(array), np.int64)
-        begin = 0
-        for chunk in array.chunks:
-            if len(chunk):
-                self._find_arrow(chunk, ids[begin : begin + len(chunk)], begin)
-            begin += len(chunk)
-        missing = self._replace_unknown(ids)
-        if missing is not None:
-            raise _unknown_error(_arrow_tokens(array, missing), len(ids))
-        return ids
+    def _known_arrow(self, array: Any) -> Ids:
+        def fill(data: Bytes, offsets: NDArray[Any], ids: Ids) -> None:
+            if self._folding:
+                data, offsets = self._folding.pack(packed_tokens(data, offsets))
+            self._find_packed(data, offsets, ids, missing)
 
-    def _replace_unknown(self, ids: _Ids) -> _Ids | None:
-        """Give unknown tokens the id of `unknown`; without it return their positions, if any."""
-        if not ids.size or ids.min() >= 0:
-            return None
-        if self._unknown_id is None:
-            return np.flatnonzero(ids < 0)
-        ids[ids < 0] = self._unknown_id
-        return None
-
-    def _find(self, tokens: Sequence[Token]) -> _Ids:
-        ids = np.empty(len(tokens), np.int64)
+        missing = self._id_for_missing()
         try:
-            if not _native.find_objects(self._data, self._offsets, self._slots, tokens, ids):
-                self._find_packed(*pack_tokens(list(tokens)), ids)
+            ids = map_arrow(array, fill)
+        except ValueError as error:
+            if isinstance(error, VocabularyError):
+                raise
+            raise _damaged(error) from None
+        self._replace_unknown(ids, lambda missing: arrow_tokens(array, missing))
+        return ids
+
+    def _id_for_missing(self) -> int:
+        """What native code is to write for tokens that it does not find, -1 for later work."""
+        if self._unknown_id is None or self._alias_ids is not None:
+            return -1
+        return self._unknown_id
+
+    def _replace_unknown(self, ids: Ids, tokens_at: Callable[[Ids], list[Token]]) -> None:
+        """Give tokens that were not found the ids that the policy has for them."""
+        if self._id_for_missing() != -1 or not ids.size or ids.min() >= 0:
+            return
+        missing = np.flatnonzero(ids < 0)
+        if self._buckets is not None:
+            packed = self._folding.pack(tokens_at(missing))
+            ids[missing] = self._buckets.ids(*packed, self._size)
+        elif self._unknown_id is not None:
+            ids[missing] = self._unknown_id
+        else:
+            raise _unknown_error(tokens_at(missing), len(ids))
+
+    def _find(self, tokens: Sequence[Token], missing: int = -1) -> Ids:
+        """Return the ids of tokens, `missing` for those that are not in the vocabulary."""
+        ids: Ids = _native.empty((len(tokens),), _INT64)
+        arrays = self._data, self._offsets, self._slots
+        try:
+            if self._folding:
+                self._find_packed(*self._folding.pack(tokens), ids, missing)
+            elif _native.find_objects(*arrays, tokens, ids, missing) >= 0:
+                self._resolve(ids)
+            else:
+                self._find_packed(*pack_tokens(list(tokens)), ids, missing)
         except ValueError as error:
             if isinstance(error, VocabularyError):
                 raise
             raise _damaged(error) from None
         return ids
 
-    def _find_packed(self, wanted: _Bytes, offsets: NDArray[Any], ids: _Ids) -> None:
+    def _find_packed(
+        self, wanted: Bytes, offsets: NDArray[Any], ids: Ids, missing: int = -1
+    ) -> None:
         if len(ids) != len(offsets) - 1:
             raise VocabularyError(
                 f"expected a list of tokens that stays as it is, got {len(offsets) - 1} tokens "
                 f"after {len(ids)}; encode a copy of it"
             )
-        _native.find_tokens(self._data, self._offsets, self._slots, wanted, offsets, ids)
+        arrays = self._data, self._offsets, self._slots
+        _native.find_tokens(*arrays, wanted, offsets, ids, missing)
+        self._resolve(ids)
 
-    def _find_arrow(self, chunk: Any, ids: _Ids, begin: int) -> None:
-        """Fill `ids` from an Arrow array that is not empty; its first token is number `begin`."""
-        pa = sys.modules["pyarrow"]
-        if chunk.null_count:
-            raise _null_error(chunk.is_null(), begin)
-        if pa.types.is_dictionary(chunk.type):
-            self._find_dictionary(chunk, ids, begin)
-            return
-        chunk = _plain_strings(chunk)
-        wide = pa.types.is_large_string(chunk.type) or pa.types.is_large_binary(chunk.type)
-        dtype = np.dtype(np.int64 if wide else np.int32)
-        _, ends, data = chunk.buffers()
-        try:
-            offsets = np.frombuffer(ends, dtype, len(ids) + 1, chunk.offset * dtype.itemsize)
-            offsets = np.require(offsets, requirements=["C", "A"])
-            wanted = np.empty(0, np.uint8) if not data else np.frombuffer(data, np.uint8)
-        except (TypeError, ValueError) as error:
-            raise _damaged_arrow(error) from None
-        try:
-            self._find_packed(wanted, offsets, ids)
-        except IndexError as error:
-            raise _damaged_arrow(error) from None
-        except ValueError as error:
-            raise _damaged(error) from None
+    def _resolve(self, ids: Ids) -> None:
+        """Put the ids that aliases stand for in the place of their own."""
+        if self._alias_ids is not None:
+            entries = np.flatnonzero(ids >= self._size)
+            if entries.size:
+                ids[entries] = self._alias_targets(ids[entries] - self._size)
 
-    def _find_dictionary(self, chunk: Any, ids: _Ids, begin: int) -> None:
-        # An entry that no token uses may be null or unknown.
-        entries = chunk.dictionary
-        nulls = entries.is_null().to_numpy(zero_copy_only=False)
-        known = np.full(len(entries), -1, np.int64)
-        used = chunk.indices.to_numpy(zero_copy_only=False)
-        if ((used < 0) | (used >= len(entries))).any():
-            raise _damaged_arrow(f"expected indices below {len(entries)}")
-        if nulls.any():
-            if nulls[used].any():
-                raise _null_error(nulls[used], begin)
-            entries = entries.fill_null("" if "string" in str(entries.type) else b"")
-        if len(entries):
-            self._find_arrow(entries, known, 0)
-        np.take(known, used, out=ids)
+    def _alias_targets(self, aliases: Ids) -> Ids:
+        assert self._alias_ids is not None
+        ids: Ids = self._alias_ids[aliases]
+        if ((ids < 0) | (ids >= self._size)).any():
+            raise _damaged(f"expected aliases of ids from 0 to {self._size - 1}, got another")
+        return ids
 
     @overload
-    def decode(self, ids: int | np.integer[Any]) -> str: ...
+    def decode(self, ids: int | np.integer[Any], missing: str | None = None) -> str: ...
     @overload
-    def decode(self, ids: Sequence[Any] | NDArray[Any]) -> list[Any]: ...
-    def decode(self, ids: int | np.integer[Any] | Sequence[Any] | NDArray[Any]) -> str | list[Any]:
+    def decode(
+        self, ids: Sequence[Any] | NDArray[Any], missing: str | None = None
+    ) -> list[Any]: ...
+    def decode(
+        self,
+        ids: int | np.integer[Any] | Sequence[Any] | NDArray[Any],
+        missing: str | None = None,
+    ) -> str | list[Any]:
         """Return the tokens of ids.
 
         Args:
             ids: integers of any dtype and shape.
+            missing: what stands for an id without a token; by default it is an error.
 
         Returns:
             A `str` for one id, otherwise a list, nested as `ids` are.
 
         Raises:
-            IdOutOfRangeError: an id is negative, or not less than the number of tokens.
+            IdOutOfRangeError: an id is negative, or not less than the number of tokens, and there
+                is no `missing`.
             IdTypeError: ids are not integers.
 
         Example:
             >>> Vocabulary(["a", "b"]).decode([1, 0])
             ['b', 'a']
+            >>> Vocabulary(["a", "b"]).decode([1, 7], missing="[UNK]")
+            ['b', '[UNK]']
         """
         array = as_ids(ids)
         outside = (array < 0) | (array >= len(self))
-        if outside.any():
+        some = bool(outside.any())
+        if some and missing is None:
             position = int(np.argmax(outside))
             raise out_of_range_error(array.shape, position, int(array.flat[position]), len(self))
-        strings = self._strings(array.ravel().astype(np.int64))
+        if some:
+            strings = [missing or ""] * array.size
+            inside = np.flatnonzero(~outside)
+            known = self._strings(array.ravel()[inside].astype(np.int64))
+            for i, token in zip(inside.tolist(), known, strict=True):
+                strings[i] = token
+        else:
+            strings = self._strings(array.ravel().astype(np.int64))
         return _nested(strings, array.shape) if array.ndim else strings[0]
 
-    def _strings(self, ids: _Ids) -> list[str]:
+    def _strings(self, ids: Ids) -> list[str]:
         begins, ends = self._offsets[ids], self._offsets[ids + 1]
         if ((begins < 0) | (begins > ends) | (ends > self._data.size)).any():
             raise VocabularyError(
@@ -293,21 +718,54 @@ class Vocabulary:
         spans = zip(begins.tolist(), ends.tolist(), strict=True)
         return [str(data[begin:end], "utf-8", "surrogateescape") for begin, end in spans]
 
-    def arrays(self) -> tuple[_Bytes, _Ids, _Slots]:
-        """Return (data, offsets, slots), read-only: what `from_arrays` takes."""
-        return self._data, self._offsets, self._slots
+    def arrays(self) -> tuple[Bytes, Ids, Slots]:
+        """Return (data, offsets, slots), read-only: what `from_arrays` takes; without aliases."""
+        if self._alias_ids is None or not self._alias_ids.size:
+            return self._data, self._offsets, self._slots
+        offsets = self._offsets[: self._size + 1]
+        end = int(offsets[-1])
+        if not 0 <= end <= self._data.size:
+            raise _damaged(f"expected offsets from 0 to {self._data.size}, got {end}")
+        data = self._data[:end]
+        try:
+            slots = _frozen("slots", build_slots(data, offsets)[0], np.uint64)
+        except ValueError as error:
+            raise _damaged(error) from None
+        return data, offsets, slots
+
+    def _first(self, size: int, unknown: str | int | Buckets | None) -> Vocabulary:
+        """Return the vocabulary of the first tokens, and of the aliases that they have."""
+        offsets = self._offsets[: size + 1]
+        end = int(offsets[-1])
+        if not 0 <= end <= self._data.size:
+            raise _damaged(f"expected offsets from 0 to {self._data.size}, got {end}")
+        data, alias_ids = self._data[:end], None
+        if self._alias_ids is not None:
+            entries = np.flatnonzero((self._alias_ids >= 0) & (self._alias_ids < size))
+            names, ends = pack_tokens(list(self._strings(entries + self._size)))
+            data, offsets = np.concatenate([data, names]), np.concatenate([offsets, end + ends[1:]])
+            alias_ids = self._alias_ids[entries]
+        return Vocabulary._of(
+            data,
+            offsets,
+            self._slots if size == self._size and alias_ids is None else None,
+            alias_ids=alias_ids,
+            counts=None if self._counts is None else self._counts[:size],
+            folding=self._folding,
+            unknown=unknown,
+        )
 
     def __contains__(self, token: object) -> bool:
         if not isinstance(token, (str, bytes)):
             return False
         try:
-            encoded = _as_bytes(token, 0)
+            encoded = token_bytes(token, 0)
         except VocabularyError:  # what cannot be written as UTF-8 cannot have been put in
             return False
         return bool(self._find([encoded])[0] >= 0)
 
     def __len__(self) -> int:
-        return int(self._offsets.size) - 1
+        return self._size
 
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), _BLOCK):
@@ -317,7 +775,16 @@ class Vocabulary:
         if not isinstance(other, Vocabulary):
             return NotImplemented
         return (
-            self._unknown_id == other._unknown_id
+            (self._size, self._unknown_id, self._unknown_is_token, self._buckets, self._folding)
+            == (
+                other._size,
+                other._unknown_id,
+                other._unknown_is_token,
+                other._buckets,
+                other._folding,
+            )
+            and _same(self._counts, other._counts)
+            and _same(self._alias_ids, other._alias_ids)
             and np.array_equal(self._offsets, other._offsets)
             and np.array_equal(self._data, other._data)
         )
@@ -327,20 +794,19 @@ class Vocabulary:
     def __repr__(self) -> str:
         shown = self._strings(np.arange(min(3, len(self))))
         parts = [*map(repr, shown), *(["..."] if len(self) > len(shown) else [])]
-        unknown = "" if self._unknown_id is None else f", unknown={self.unknown!r}"
-        return f"Vocabulary({len(self)} tokens: [{', '.join(parts)}]{unknown})"
-
-
-def build_slots(data: _Bytes, offsets: _Ids) -> tuple[_Slots, _Ids, int]:
-    """Return (slots, first id of each token's bytes, number of repetitions).
-
-    Raises:
-        ValueError: the offsets are not in ascending order.
-    """
-    count = max(0, offsets.size - 1)
-    slots = np.empty(_native.token_map_slots(count), np.uint64)
-    first_of = np.empty(count, np.int64)
-    return slots, first_of, _native.build_token_map(data, offsets, slots, first_of)
+        more = []
+        if self._alias_ids is not None:
+            more.append(f"{self._alias_ids.size} alias{'' if self._alias_ids.size == 1 else 'es'}")
+        if self._counts is not None:
+            more.append("counts")
+        options: dict[str, object] = {
+            "unknown": self.unknown,
+            "casefold": self.casefold or None,
+            "normal_form": self.normal_form,
+        }
+        more += [f"{name}={value!r}" for name, value in options.items() if value is not None]
+        tokens = f"{len(self)} tokens: [{', '.join(parts)}]"
+        return f"Vocabulary({', '.join([tokens, *more])})"
 
 
 def _frozen(name: str, array: Any, dtype: type) -> NDArray[Any]:
@@ -358,125 +824,33 @@ def _frozen(name: str, array: Any, dtype: type) -> NDArray[Any]:
     return view
 
 
-def pack_tokens(tokens: list[Token]) -> tuple[_Bytes, _Ids]:
-    """Lay the tokens' bytes end to end: (data, offsets).
-
-    Raises:
-        VocabularyError: a token cannot be written as UTF-8.
-        TokenTypeError: a token is neither `str` nor `bytes`.
-    """
-    offsets = np.zeros(len(tokens) + 1, np.int64)
-    if not tokens:
-        return np.empty(0, np.uint8), offsets
+def _as_counts(counts: Any, size: int) -> Ids:
     try:
-        joined = "\0".join(tokens).encode("utf-8", "surrogateescape")  # type: ignore[arg-type]
-        data = np.empty(len(joined) - len(tokens) + 1, np.uint8)
-        _native.unjoin_tokens(joined, data, offsets)
-    except (TypeError, ValueError):  # bytes among them, or a NUL in one, or a mistake to name
-        encoded = [_as_bytes(token, i) for i, token in enumerate(tokens)]
-        data = np.frombuffer(b"".join(encoded), np.uint8)
-        np.cumsum([len(token) for token in encoded], out=offsets[1:])
-    return data, offsets
-
-
-def _as_bytes(token: Any, position: int) -> bytes:
-    if isinstance(token, bytes):
-        return bytes(token)
-    if not isinstance(token, str):
-        raise TokenTypeError(
-            f"expected tokens of type str or bytes, got {type(token).__name__} at position "
-            f"{position}: {token!r:.60}"
+        array = np.asarray(counts)
+    except ValueError:
+        array = np.empty((0, 0))
+    if not array.size:
+        array = array.astype(np.int64)  # NumPy calls an empty list floats
+    if array.dtype.kind not in "iu" or array.shape != (size,):
+        raise OptionError(
+            f"expected counts as {size} integers, one for each token, got {array.dtype} of shape "
+            f"{array.shape}"
         )
-    try:
-        return token.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise VocabularyError(
-            f"expected tokens that can be written as UTF-8, got {token!a} at position {position}, "
-            'which has half of a surrogate pair; see str.encode(..., "replace")'
-        ) from None
+    if size and (array.min() < 0 or int(array.max()) >= 1 << 63):
+        raise OptionError(f"expected counts in [0, 2**63), got {array.min()} to {array.max()}")
+    return _frozen("counts", array.astype(np.int64), np.int64)
 
 
-def _flatten(tokens: Any) -> tuple[Sequence[Any], tuple[int, ...]]:
-    if isinstance(tokens, np.ndarray):
-        if tokens.dtype.kind not in "USOT":
-            raise TokenTypeError(f"expected an array of strings, got {tokens.dtype}")
-        return tokens.ravel().tolist(), tokens.shape
-    try:
-        items = tokens if type(tokens) in (list, tuple) else list(tokens)
-    except TypeError:
-        raise TokenTypeError(
-            f"expected tokens of type str or bytes, or a sequence of them, got {tokens!r:.60}"
-        ) from None
-    if not items or isinstance(items[0], (str, bytes)):
-        return items, (len(items),)
-    parts = [_flatten(item) for item in items]
-    shapes = [shape for _, shape in parts]
-    for position, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise VocabularyError(
-                f"expected a rectangular nest of tokens, got shape {shapes[0]} at position 0 and "
-                f"{shape} at position {position}; encode them one by one, or pad the shorter"
-            )
-    return [token for flat, _ in parts for token in flat], (len(parts), *shapes[0])
+def _same(one: Ids | None, other: Ids | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
-def _as_arrow(tokens: Any) -> Any:
-    """A pyarrow.ChunkedArray of Arrow's `tokens`; None for other objects. Never imports pyarrow."""
-    pa = sys.modules.get("pyarrow")
-    if pa is None:
-        return None
-    if isinstance(tokens, pa.ChunkedArray):
-        array = tokens
-    elif isinstance(tokens, pa.Array):
-        array = pa.chunked_array([tokens])
-    else:
-        try:
-            if hasattr(tokens, "__arrow_c_stream__"):
-                array = pa.chunked_array(tokens)
-            elif hasattr(tokens, "__arrow_c_array__"):
-                array = pa.chunked_array([pa.array(tokens)])
-            else:
-                return None
-        except (TypeError, ValueError, pa.ArrowException):
-            return None  # a column of mixed objects, say, which is still a sequence
-    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    if not any(word in str(kind).partition("[")[0].split("<")[0] for word in ("string", "binary")):
-        raise TokenTypeError(f"expected an Arrow array of strings, got {array.type}")
-    return array
-
-
-def _plain_strings(chunk: Any) -> Any:
-    """The same tokens with one array of offsets."""
-    pa = sys.modules["pyarrow"]
-    if "view" in str(chunk.type) or "fixed" in str(chunk.type):
-        return chunk.cast(pa.large_binary())
-    return chunk
-
-
-def _arrow_tokens(array: Any, positions: _Ids) -> list[Token]:
-    pa = sys.modules["pyarrow"]
-    taken = array.take(pa.array(positions))
-    if pa.types.is_dictionary(taken.type):
-        taken = taken.cast(taken.type.value_type)
-    tokens: list[bytes] = taken.cast(pa.large_binary()).to_pylist()
-    if "string" not in str(taken.type):
-        return list(tokens)
-    return [token.decode("utf-8", "surrogateescape") for token in tokens]
-
-
-def _null_error(nulls: Any, begin: int) -> TokenTypeError:
-    return TokenTypeError(
-        f"expected tokens, got null at position {begin + int(np.argmax(nulls))}; drop the nulls, "
-        "or fill them with a token (`fill_null`)"
-    )
+def _shown(token: bytes) -> str:
+    return token.decode("utf-8", "surrogateescape")
 
 
 def _damaged(error: object) -> VocabularyError:
     return VocabularyError(f"{error}; write the vocabulary again")
-
-
-def _damaged_arrow(error: object) -> VocabularyError:
-    return VocabularyError(f"the Arrow array is damaged: {error}; make it again")
 
 
 def _nested(strings: list[str], shape: tuple[int, ...]) -> list[Any]:
@@ -490,8 +864,10 @@ def _nested(strings: list[str], shape: tuple[int, ...]) -> list[Any]:
 def _unknown_error(missing: list[Token], count: int) -> UnknownTokenError:
     distinct = list(dict.fromkeys(missing))
     shown = ", ".join(map(repr, distinct[:_SHOWN])) + (", ..." if len(distinct) > _SHOWN else "")
-    return UnknownTokenError(
+    error = UnknownTokenError(
         f"expected tokens of the vocabulary, got {len(distinct)} that are not ({len(missing)} of "
         f"{count} tokens): {shown}; leave them out (`token in vocabulary`), or make the "
         "vocabulary with unknown=, the token that stands for them"
     )
+    error.tokens = tuple(distinct)
+    return error

@@ -19,10 +19,13 @@ from shardwise import ShardwiseError
 from shardwise.cli.analogy import analogy
 from shardwise.cli.convert import convert
 from shardwise.cli.create import create
+from shardwise.cli.encode import encode
 from shardwise.cli.evaluate import evaluate
 from shardwise.cli.explain import explain
+from shardwise.cli.explore import explore
 from shardwise.cli.info import info
 from shardwise.cli.lookup import lookup
+from shardwise.cli.plot import plot
 from shardwise.cli.reshard import reshard
 from shardwise.cli.similar import similar
 from shardwise.cli.verify import verify
@@ -97,6 +100,9 @@ app.command()(told(info))
 app.command()(told(reshard))
 app.command()(told(verify))
 app.command(context_settings=LOOSE)(told(explain))
+app.command(context_settings=LOOSE)(told(encode))
 app.command(context_settings=LOOSE)(told(similar))
 app.command(context_settings=LOOSE)(told(analogy))
 app.command()(told(evaluate))
+app.command(context_settings=LOOSE)(told(plot))
+app.command()(told(explore))

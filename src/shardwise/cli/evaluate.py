@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.table import Table as Grid
 
 from shardwise import OptionError, Vectors
 from shardwise.cli._print import Printer
+from shardwise.cli._words import json_number
 
 
 def evaluate(
@@ -43,8 +43,7 @@ def evaluate(
     for path in pairs or []:
         scores = vectors.evaluate_pairs(path, case_insensitive=fold)
         line = scores._asdict() | {"unknown_share": scores.unknown_share}
-        for name in ("pearson", "spearman"):  # JSON has no NaN
-            line[name] = None if math.isnan(line[name]) else line[name]
+        line |= {name: json_number(line[name]) for name in ("pearson", "spearman")}
         found.append({"pairs_file": str(path), **line})
     for path in analogies or []:
         solved = vectors.evaluate_analogies(path, restrict=restrict, case_insensitive=fold)
@@ -60,7 +59,7 @@ def evaluate(
             }
         )
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(found, allow_nan=False))
         return
     for one in found:
         Printer().print(_pairs_grid(one) if "pairs_file" in one else _analogies_grid(one))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Table as Grid
 
+from shardwise._hashing import Buckets
+from shardwise._vocabulary import Vocabulary
 from shardwise.cli._print import Printer, counted
 from shardwise.store import open_table
 
@@ -28,10 +30,7 @@ def info(
     found["files"] = [shard.file for shard in stored.manifest.shards]
     found["vocabulary"] = None
     if stored.vocabulary is not None:
-        found["vocabulary"] = {
-            "tokens": len(stored.vocabulary),
-            "unknown": stored.vocabulary.unknown,
-        }
+        found["vocabulary"] = _describe(stored.vocabulary)
     found["metadata"] = stored.manifest.metadata
     if as_json:
         print(json.dumps(found))
@@ -44,10 +43,18 @@ def info(
     console.print(f"shape       {shape} {found['dtype']}, {_size(found['bytes'])}")
     console.print(f"partition   {partition}")
     if words is not None:
-        unknown = f", unknown token {words['unknown']!r}" if words["unknown"] is not None else ""
+        unknown = _unknown(words["unknown"])
         rest = found["shape"][0] - words["tokens"]
         without = f", the last {counted(rest, 'row')} without one" if rest else ""
         console.print(f"vocabulary  {counted(words['tokens'], 'token')}{unknown}{without}")
+        more = [
+            f"{words['aliases']} more that stand for them" if words["aliases"] else "",
+            "counts" if words["counts"] else "",
+            "without case" if words["casefold"] else "",
+            words["normal_form"] or "",
+        ]
+        if any(more):
+            console.print(f"            {', '.join(filter(None, more))}")
     console.print(f"kernels     {found['isa']}, {found['threads']} threads")
     if found["metadata"]:
         console.print(f"metadata    {json.dumps(found['metadata'])}")
@@ -59,6 +66,31 @@ def info(
             str(k), file, str(shard["rows"]), str(shard["bytes"]), str(shard["huge_page_bytes"])
         )
     console.print(grid)
+
+
+def _describe(vocabulary: Vocabulary) -> dict[str, Any]:
+    unknown: Any = vocabulary.unknown
+    if isinstance(unknown, Buckets):
+        first = unknown.start(len(vocabulary))
+        unknown = {"buckets": unknown.count, "first": first, "keyed": unknown.key is not None}
+    return {
+        "tokens": len(vocabulary),
+        "unknown": unknown,
+        "aliases": vocabulary._num_aliases,
+        "counts": vocabulary.counts is not None,
+        "casefold": vocabulary.casefold,
+        "normal_form": vocabulary.normal_form,
+    }
+
+
+def _unknown(policy: Any) -> str:
+    if isinstance(policy, dict):
+        keyed = ", with a key" if policy["keyed"] else ""
+        last = policy["first"] + policy["buckets"] - 1
+        return f", unknown ones in rows {policy['first']} to {last} by their hash{keyed}"
+    if isinstance(policy, str):
+        return f", unknown token {policy!r}"
+    return "" if policy is None else f", unknown ones have the id {policy}"
 
 
 def _size(count: float) -> str:

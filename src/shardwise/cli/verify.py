@@ -49,6 +49,8 @@ def verify(
 
 
 def _details(one: Checked) -> str:
+    if one.problem is not None:
+        return f": {one.problem}"
     if one.state == "damaged" and one.got is None:
         return f": expected {one.bytes} bytes that can be read"
     if one.state == "damaged":

@@ -35,7 +35,7 @@ class _Decoder(Protocol):
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """A form of compression: its name, how it begins, what it goes on with, how it is read."""
 
     name: str
@@ -143,12 +143,12 @@ _ZSTD = _pattern(rb"\x28\xb5\x2f\xfd")
 _ZSTD_MORE = _pattern(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # also frames to be skipped
 
 _KINDS = (
-    _Kind("gzip", _GZIP, _GZIP, _Gzip),
-    _Kind("bzip2", _BZIP2, _BZIP2, _bzip2),
-    _Kind("xz", _XZ, _XZ, _xz),
-    _Kind("lzma", _LZMA, _LZMA, _lzma),
+    Kind("gzip", _GZIP, _GZIP, _Gzip),
+    Kind("bzip2", _BZIP2, _BZIP2, _bzip2),
+    Kind("xz", _XZ, _XZ, _xz),
+    Kind("lzma", _LZMA, _LZMA, _lzma),
     # Four bytes may make 128 KB, and the library gives all at once: that makes 64 MB at most.
-    _Kind("zstd", _ZSTD, _ZSTD_MORE, _zstandard, 1 << 11),
+    Kind("zstd", _ZSTD, _ZSTD_MORE, _zstandard, 1 << 11),
 )
 
 
@@ -162,12 +162,12 @@ def unpacked(file: File, options: Options) -> File:
             the temporary directory has.
         MissingLibraryError: it is zstd data, and its library is not installed.
     """
-    kind = _kind_of(file)
+    kind = kind_of(file)
     if kind is None:
         return file
     mapped = map_unpacked(file, f"{kind.name} data", _unpack(file, kind, options))
     inner = replace(file, bytes=mapped, data=np.frombuffer(mapped, np.uint8))
-    if (again := _kind_of(inner)) is not None:
+    if (again := kind_of(inner)) is not None:
         raise file.error(
             f"expected vectors in the {kind.name} data, got {again.name} data; it is compressed "
             "twice, unpack it once first"
@@ -175,15 +175,16 @@ def unpacked(file: File, options: Options) -> File:
     return inner
 
 
-def _kind_of(file: File) -> _Kind | None:
+def kind_of(file: File) -> Kind | None:
+    """Return the form of compression of the file, by how it begins; None if it has none."""
     return next((kind for kind in _KINDS if kind.magic.match(file.bytes)), None)
 
 
-def _unpack(file: File, kind: _Kind, options: Options) -> Iterator[bytes]:
+def _unpack(file: File, kind: Kind, options: Options) -> Iterator[bytes]:
     """Yield what the file holds, as much of it as is needed."""
     lines = None if options.limit is None else _Lines(max(options.limit, _SAMPLE_LINES) + 1)
     at = done = told = 0
-    for piece, at in _pieces(file, kind):
+    for piece, at in pieces(file, kind):
         enough = None if lines is None else lines.enough(piece)
         yield piece[:enough]
         done += len(piece)
@@ -198,8 +199,13 @@ def _unpack(file: File, kind: _Kind, options: Options) -> Iterator[bytes]:
         options.progress(at, file.size)
 
 
-def _pieces(file: File, kind: _Kind) -> Iterator[tuple[bytes, int]]:
-    """Yield unpacked bytes, and how far they bring us in the compressed ones."""
+def pieces(file: File, kind: Kind) -> Iterator[tuple[bytes, int]]:
+    """Yield unpacked bytes, and how far they bring us in the compressed ones.
+
+    Raises:
+        FormatError: the data is cut off or damaged.
+        MissingLibraryError: the library that unpacks it is not installed.
+    """
     at = 0
     while at < file.size:
         start = at
@@ -226,7 +232,7 @@ def _pieces(file: File, kind: _Kind) -> Iterator[tuple[bytes, int]]:
             raise _broken(file, kind, f"{file.bytes[at : at + 16]!r}", at)
 
 
-def _broken(file: File, kind: _Kind, got: str, at: int) -> FormatError:
+def _broken(file: File, kind: Kind, got: str, at: int) -> FormatError:
     return file.error(
         f"expected {kind.name} data to the end, got {got} at byte {at}; fetch it again"
     )

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import FormatError, OptionError, VocabularyError
-from shardwise._vocabulary import Vocabulary, pack_tokens
+from shardwise._tokens import pack_tokens
+from shardwise._vocabulary import Vocabulary
 from shardwise.formats._file import File
 from shardwise.formats._source import Options, Source, unique_tokens
 

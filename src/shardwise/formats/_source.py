@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from shardwise._errors import OptionError
 from shardwise._partition import Partition
-from shardwise._vocabulary import Vocabulary, build_slots
+from shardwise._tokens import build_slots
+from shardwise._vocabulary import Vocabulary
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with (bytes done, bytes in all) while a file is indexed."""

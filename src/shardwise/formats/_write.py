@@ -103,7 +103,6 @@ def write(
     """
     name = os.fspath(path)
     form, packing = form_of(name, format)
-    target = os.path.realpath(name)  # a link stays, and its file is replaced
     refuse_file(name, overwrite)
     if source.vocabulary is not None and not has_tokens(form):
         warnings.warn(
@@ -112,15 +111,10 @@ def write(
             ShardwiseWarning,
             stacklevel=2,
         )
-    with _beside(target) as (temporary, file):
+    with replacing(name, overwrite) as (temporary, file):
         sample = _fill(file, temporary, source, form, packing, progress)
         if source.shape[0] and _FORMATS[form].is_sniffed:
             _check_format(name, sample, form)
-        file.flush()
-        os.fsync(file.fileno())
-        refuse_file(name, overwrite)  # somebody else may have been faster
-        os.replace(temporary, target)
-    _sync_directory(os.path.dirname(target))
 
 
 def table_source(
@@ -228,6 +222,25 @@ def refuse_file(path: StrPath, overwrite: bool) -> None:
             f"expected nothing at {os.fspath(path)}, got a file; choose another name, or pass "
             "overwrite=True (on the command line: --overwrite)"
         )
+
+
+@contextlib.contextmanager
+def replacing(path: StrPath, overwrite: bool) -> Iterator[tuple[str, BinaryIO]]:
+    """A new file, and its name, that takes the place of `path` at the end if all went well.
+
+    Raises:
+        TableExistsError: there is a file, and `overwrite` is false; or something else.
+        TableNotFoundError: there is no directory to write it in.
+    """
+    target = os.path.realpath(path)  # a link stays, and its file is replaced
+    refuse_file(path, overwrite)
+    with _beside(target) as (temporary, file):
+        yield temporary, file
+        file.flush()
+        os.fsync(file.fileno())
+        refuse_file(path, overwrite)  # somebody else may have been faster
+        os.replace(temporary, target)
+    _sync_directory(os.path.dirname(target))
 
 
 @contextlib.contextmanager

@@ -10,5 +10,7 @@ from shardwise.store._reshard import reshard as reshard
 from shardwise.store._verify import Checked as Checked
 from shardwise.store._verify import update_checksums as update_checksums
 from shardwise.store._verify import verify_table as verify_table
+from shardwise.store._vocabulary import open_vocabulary as open_vocabulary
+from shardwise.store._vocabulary import save_vocabulary as save_vocabulary
 from shardwise.store._write import write_blocks as write_blocks
 from shardwise.store._write import write_table as write_table

@@ -56,7 +56,7 @@ def _make_directory(path: str) -> bool:
         raise TableNotFoundError(
             f"expected a directory to make {path} in, got none; make it first"
         ) from None
-    _sync_directory(os.path.dirname(os.path.realpath(path)))
+    sync_directory(os.path.dirname(os.path.realpath(path)))
     return True
 
 
@@ -208,16 +208,17 @@ def commit(path: str, manifest: Manifest) -> None:
         with open(fresh, "w", encoding="utf-8") as file:
             file.write(manifest.to_json())
             sync_file(file)
-        _sync_directory(path)  # the data files' names are durable before the manifest tells them
+        sync_directory(path)  # the data files' names are durable before the manifest tells them
         os.replace(fresh, os.path.join(path, NAME))
     except BaseException:
         with suppress(OSError):
             os.unlink(fresh)
         raise
-    _sync_directory(path)
+    sync_directory(path)
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """Wait until the names in a directory are on the disk."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

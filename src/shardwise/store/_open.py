@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import get_args
 
-from shardwise._errors import OptionError, ShardwiseError, StoreError
+from shardwise._errors import OptionError, StoreError
 from shardwise._safetensors import map_tensors, storable_dtype
 from shardwise._table import Mode, Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.store._in_place import InPlace
-from shardwise.store._manifest import DataFile, Manifest, read_manifest
+from shardwise.store._manifest import Manifest, read_manifest
 from shardwise.store._verify import check
+from shardwise.store._vocabulary import missing_file, read_file, sized
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -54,10 +55,7 @@ def open_table(path: str | os.PathLike[str], mode: Mode = "r", *, verify: bool =
         except FileNotFoundError as error:
             # Another process may have replaced the table between the two reads.
             if read_manifest(place).generation == manifest.generation:
-                raise StoreError(
-                    f"the table at {place} is broken: expected the file {error.filename}, got "
-                    "none; restore it from a copy, or write the table again"
-                ) from None
+                raise missing_file(place, error) from None
     raise StoreError(f"the table at {place} is replaced again and again; stop its writers first")
 
 
@@ -80,7 +78,7 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
     dtype = storable_dtype(manifest.dtype)
     shards = []
     for entry, rows in zip(manifest.shards, manifest.partition.shard_sizes, strict=True):
-        tensors = map_tensors(_sized(path, entry), mode)
+        tensors = map_tensors(sized(path, entry), mode)
         shape = (rows, *manifest.shape[1:])
         weight = tensors.get("weight")
         if weight is None or weight.shape != shape or weight.dtype != dtype:
@@ -97,30 +95,4 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
 def _vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
     if manifest.vocabulary is None:
         return None
-    where = _sized(path, manifest.vocabulary)
-    tensors = map_tensors(where)
-    try:
-        arrays = tensors["tokens"], tensors["offsets"], tensors["slots"]
-        vocabulary = Vocabulary.from_arrays(*arrays)
-        if len(vocabulary) > manifest.shape[0]:
-            raise OptionError(
-                f"expected at most {manifest.shape[0]} tokens, one a row, got {len(vocabulary)}"
-            )
-        if manifest.unknown_id is not None:
-            unknown = vocabulary.decode(manifest.unknown_id)
-            vocabulary = Vocabulary.from_arrays(*arrays, unknown=unknown)
-        return vocabulary
-    except (KeyError, ShardwiseError) as error:
-        what = f"expected a tensor {error}" if isinstance(error, KeyError) else str(error)
-        raise StoreError(f"{where} is broken: {what}; write the table again") from None
-
-
-def _sized(path: str, entry: DataFile) -> str:
-    where = os.path.join(path, entry.file)
-    size = os.stat(where).st_size
-    if size != entry.bytes:
-        raise StoreError(
-            f"{where} is broken: expected {entry.bytes} bytes, got {size}; "
-            "restore it from a copy, or write the table again"
-        )
-    return where
+    return read_file(sized(path, manifest.vocabulary), manifest)

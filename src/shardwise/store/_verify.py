@@ -19,6 +19,7 @@ from shardwise._runtime import num_threads
 from shardwise.store._directory import commit, hold
 from shardwise.store._files import FileReader, is_large
 from shardwise.store._manifest import DataFile, Manifest, read_manifest
+from shardwise.store._vocabulary import read_file
 
 _BLOCK_BYTES = 1 << 20  # stays in a core's cache between the reading and the checksum
 
@@ -36,6 +37,8 @@ class Checked:
             has no checksum of it; "updated": it had none, and has one now.
         expected: the checksum in the manifest, or None.
         got: the checksum of the file, or None if it is missing or of another size.
+        problem: what else is wrong with a file that is damaged: the vocabulary's may have its
+            checksum, and not agree with the table.
     """
 
     file: str
@@ -43,6 +46,7 @@ class Checked:
     state: Literal["ok", "damaged", "missing", "unknown", "updated"]
     expected: str | None
     got: str | None
+    problem: str | None = None
 
 
 def verify_table(
@@ -84,7 +88,7 @@ def verify_table(
         found = _check_files(place, manifest.data_files(), progress)
         settled = _settle(place, manifest, found)
         if settled is not None:
-            return settled
+            return _check_vocabulary(place, manifest, settled)
     raise StoreError(f"the table at {place} is replaced again and again; stop its writers first")
 
 
@@ -130,6 +134,19 @@ def check(path: str, manifest: Manifest) -> None:
             f"written with, got other bytes in {', '.join(damaged)}; restore the table from a "
             "copy, or write it again"
         )
+
+
+def _check_vocabulary(path: str, manifest: Manifest, found: list[Checked]) -> list[Checked]:
+    """Compare what the vocabulary's file says with the manifest, once its bytes are right."""
+    if manifest.vocabulary is None or found[-1].state not in ("ok", "unknown"):
+        return found
+    try:
+        read_file(os.path.join(path, manifest.vocabulary.file), manifest)
+    except FileNotFoundError:  # the table was replaced just now: what was read was right
+        return found
+    except StoreError as error:
+        return [*found[:-1], replace(found[-1], state="damaged", problem=str(error))]
+    return found
 
 
 def _settle(path: str, manifest: Manifest, found: list[Checked]) -> list[Checked] | None:

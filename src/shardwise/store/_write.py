@@ -24,6 +24,7 @@ from shardwise.store._deal import Dealer
 from shardwise.store._directory import commit, writing
 from shardwise.store._files import FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest
+from shardwise.store._vocabulary import token_id, write_file
 
 _MAX_SHARDS = 99_999
 _BLOCK_BYTES = 16 << 20
@@ -103,7 +104,7 @@ def write_blocks(
 
     def write_tokens(place: str, name: str) -> DataFile:
         assert vocabulary is not None
-        return _write_vocabulary(place, name, vocabulary)
+        return write_file(place, name, vocabulary)
 
     with writing(os.fspath(path), overwrite) as (place, generation):
         fill(
@@ -114,7 +115,7 @@ def write_blocks(
             stored=stored,
             partition=partition,
             tokens=None if vocabulary is None else write_tokens,
-            unknown_id=None if vocabulary is None else vocabulary.unknown_id,
+            unknown_id=token_id(vocabulary),
             metadata=user,
             progress=progress,
         )
@@ -216,20 +217,6 @@ def as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArray
             + (" or bfloat16" if floats else "")
         )
     return cast
-
-
-def _write_vocabulary(directory: str, name: str, vocabulary: Vocabulary) -> DataFile:
-    data, offsets, slots = vocabulary.arrays()
-    # The widest first: each begins on a multiple of its item size.
-    arrays: dict[str, NDArray[Any]] = {"slots": slots, "offsets": offsets, "tokens": data}
-    writer = FileWriter(directory, name)
-    header = make_header({key: (a.dtype, a.shape) for key, a in arrays.items()})
-    writer.write(np.frombuffer(header, np.uint8))
-    for array in arrays.values():
-        data = array.view(np.uint8)
-        for begin in range(0, data.size, _BLOCK_BYTES):
-            writer.write(data[begin : begin + _BLOCK_BYTES])
-    return writer.finish()
 
 
 def file_name(stem: str, generation: int) -> str:

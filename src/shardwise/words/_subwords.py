@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from shardwise._errors import StoreError, TableError, VocabularyError
 from shardwise._table import Table
-from shardwise._vocabulary import Vocabulary, _flatten, pack_tokens
+from shardwise._tokens import pack_tokens
+from shardwise._vocabulary import Vocabulary
 from shardwise.formats._ngrams import Ngrams, mean_rows
 
 _MOST_CHARS = 1024  # of an n-gram; the work grows with it
@@ -38,31 +39,22 @@ class Subwords:
     def __init__(self, fasttext: object, table: Table, vocabulary: Vocabulary, place: str) -> None:
         self.fasttext = fasttext
         self._table = table
-        self._vocabulary = vocabulary
         self._words = len(vocabulary)
         self._rows = len(table)
         self._place = place
 
-    def lookup(self, tokens: Any, out: NDArray[Any] | None, max_norm: float | None) -> NDArray[Any]:
-        """Return the rows of tokens, and of unknown tokens the means of their n-grams' rows."""
+    def rows(self, tokens: list[Any], max_norm: float | None) -> NDArray[Any]:
+        """Return the means of the rows of tokens' n-grams, in the table's dtype."""
         table = self._table
         if len(table.shape) != 2 or table.dtype.kind not in "fV":
             raise TableError(
                 f"expected rows of floating-point numbers for the means of n-grams, got "
                 f"{table.dtype} of shape {table.shape}"
             )
-        flat, shape = ([tokens], ()) if isinstance(tokens, (str, bytes)) else _flatten(tokens)
-        ids = self._vocabulary._find(flat).reshape(shape)
-        missing = ids < 0
-        places = np.flatnonzero(missing).tolist()
-        means = self._vectors([flat[i] for i in places]).astype(table.dtype, copy=False)
-        if max_norm is not None:
-            made = Table.from_array(means)
-            means = made.lookup(np.arange(len(means)), max_norm=max_norm)
-        rows = table.lookup(ids, out=out, out_of_range="zeros", max_norm=max_norm)
-        if places:
-            rows[missing] = means
-        return rows
+        means = self._vectors(tokens).astype(table.dtype, copy=False)
+        if max_norm is None:
+            return means
+        return Table.from_array(means).lookup(np.arange(len(means)), max_norm=max_norm)
 
     @cached_property
     def _ngrams(self) -> Ngrams | None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise import _search
 from shardwise._errors import OptionError, TableError, UnknownTokenError
-from shardwise._search import (
+from shardwise._vocabulary import Vocabulary
+from shardwise.words import _frames, _search
+from shardwise.words._search import (
+    Candidates,
     Ids,
     Queries,
     check_rows,
@@ -21,7 +23,6 @@ from shardwise._search import (
     row_width,
     search,
 )
-from shardwise._vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from shardwise._table import Table
@@ -57,19 +58,28 @@ def known_ids(vocabulary: Vocabulary, tokens: Sequence[Any]) -> list[int]:
     return [int(i) for i in ids]
 
 
-def as_topn(topn: object) -> int:
-    """Return `topn` as a number from 0.
+def as_count(number: object, name: str) -> int:
+    """Return a number from 0.
 
     Raises:
         OptionError: it is none.
     """
     try:
-        count = -1 if isinstance(topn, bool) else operator.index(topn)  # type: ignore[arg-type]
+        count = -1 if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
     except TypeError:
         count = -1
     if count < 0:
-        raise OptionError(f"expected topn as a number of neighbours from 0, got {topn!r}")
+        raise OptionError(f"expected {name} as a number from 0, got {number!r:.80}")
     return count
+
+
+def as_topn(topn: object) -> int:
+    """Return how many neighbours are wanted.
+
+    Raises:
+        OptionError: it is no number from 0.
+    """
+    return as_count(topn, "topn")
 
 
 def as_stop(vectors: Vectors, restrict: int | None) -> int:
@@ -172,18 +182,43 @@ def _vectors_of(vectors: Vectors, items: list[Item]) -> tuple[list[int | None], 
 
 
 def _answered(
-    vectors: Vectors, batch: bool, queries: Queries, topn: int, restrict: int | None
-) -> list[Any]:
+    vectors: Vectors,
+    batch: bool,
+    queries: Queries,
+    topn: int,
+    restrict: int | None,
+    as_frame: bool,
+    candidates: Candidates | None = None,
+) -> Any:
     stop = as_stop(vectors, restrict)
-    answers = search(vectors.table, queries, topn, stop)
-    tokens = iter(vectors.vocabulary.decode(np.concatenate([ids for ids, _ in answers])))
+    if as_frame:
+        _frames.import_pandas()  # or say so before the work
+    answers = search(vectors.table, queries, topn, stop, candidates=candidates)
+    names = vectors.vocabulary.decode(np.concatenate([ids for ids, _ in answers]))
+    if as_frame:
+        return _framed(batch, names, [scores for _, scores in answers])
+    tokens = iter(names)
     results = [[Neighbour(next(tokens), s) for s in scores.tolist()] for _, scores in answers]
     return results if batch else results[0]
 
 
+def _framed(batch: bool, tokens: list[str], scores: list[NDArray[np.float64]]) -> Any:
+    columns: dict[str, Any] = {"token": tokens, "score": np.concatenate([np.empty(0), *scores])}
+    if batch:
+        places = np.repeat(np.arange(len(scores)), [len(found) for found in scores])
+        columns = {"query": places, **columns}
+    return _frames.as_frame(columns)
+
+
 def most_similar(
-    vectors: Vectors, positive: Any, negative: Any, topn: int, restrict: int | None
-) -> list[Any]:
+    vectors: Vectors,
+    positive: Any,
+    negative: Any,
+    topn: int,
+    restrict: int | None,
+    as_frame: bool = False,
+    candidates: Candidates | None = None,
+) -> Any:
     """See `Vectors.most_similar`."""
     topn = as_topn(topn)
     check_rows(vectors.table)
@@ -198,12 +233,18 @@ def most_similar(
         [i for i in ids[begin : begin + count] if i is not None]
         for begin, count in zip(begins.tolist(), counts, strict=True)
     ]
-    return _answered(vectors, batch, Queries(directions(means), known), topn, restrict)
+    queries = Queries(directions(means), known)
+    return _answered(vectors, batch, queries, topn, restrict, as_frame, candidates)
 
 
 def most_similar_cosmul(
-    vectors: Vectors, positive: Any, negative: Any, topn: int, restrict: int | None
-) -> list[Any]:
+    vectors: Vectors,
+    positive: Any,
+    negative: Any,
+    topn: int,
+    restrict: int | None,
+    as_frame: bool = False,
+) -> Any:
     """See `Vectors.most_similar_cosmul`."""
     topn = as_topn(topn)
     check_rows(vectors.table)
@@ -221,30 +262,45 @@ def most_similar_cosmul(
         for begin, end in zip([0, *ends[:-1]], ends, strict=True)
     ]
     queries = Queries(directions(rows), known, ends, [len(p) for p, _ in sides])
-    return _answered(vectors, batch, queries, topn, restrict)
+    return _answered(vectors, batch, queries, topn, restrict, as_frame)
 
 
-def similar_by_vector(vectors: Vectors, vector: Any, topn: int, restrict: int | None) -> list[Any]:
+def similar_by_vector(
+    vectors: Vectors,
+    vector: Any,
+    topn: int,
+    restrict: int | None,
+    as_frame: bool = False,
+    candidates: Candidates | None = None,
+) -> Any:
     """See `Vectors.similar_by_vector`."""
     topn = as_topn(topn)
     array = np.asarray(vector)
     batch = array.ndim == len(vectors.table.shape)
     rows = [as_vector(vectors.table, one) for one in (array if batch else [array])]
     if not rows:
-        return []
+        return _framed(True, [], []) if as_frame else []
     queries = Queries(directions(np.stack(rows)), [[] for _ in rows])
-    return _answered(vectors, batch, queries, topn, restrict)
+    return _answered(vectors, batch, queries, topn, restrict, as_frame, candidates)
 
 
-def analogy(vectors: Vectors, a: Any, b: Any, c: Any, topn: int, restrict: int | None) -> list[Any]:
+def analogy(
+    vectors: Vectors,
+    a: Any,
+    b: Any,
+    c: Any,
+    topn: int,
+    restrict: int | None,
+    as_frame: bool = False,
+) -> Any:
     """See `Vectors.analogy`."""
     lists = [isinstance(words, (list, tuple, np.ndarray)) for words in (a, b, c)]
     if not any(lists):
-        return most_similar(vectors, [b, c], [a], topn, restrict)
+        return most_similar(vectors, [b, c], [a], topn, restrict, as_frame)
     if not all(lists) or not len(a) == len(b) == len(c):
         raise OptionError("expected a, b and c as three words, or as three lists of one length")
     positive = [[b_i, c_i] for b_i, c_i in zip(b, c, strict=True)]
-    return most_similar(vectors, positive, [[a_i] for a_i in a], topn, restrict)
+    return most_similar(vectors, positive, [[a_i] for a_i in a], topn, restrict, as_frame)
 
 
 def _units_of(vectors: Vectors, tokens: Any) -> tuple[NDArray[np.float64], bool]:

@@ -1,12 +1,12 @@
 """Search for the nearest rows: exact, by matrix products over blocks of rows and a running top-k.
 
 No array of queries x rows is ever made, and nothing is kept from call to call: what is written to
-the table is seen by the next search.
+the table is seen by the next search. Who knows that nobody writes can keep the rows' `factors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +23,7 @@ Floats: TypeAlias = NDArray[Any]  # float32, or float64 for tables of it
 Ids: TypeAlias = NDArray[np.int64]
 
 _BLOCK_BYTES = 2 << 20  # of rows, as floats: about what a core's cache holds
+_FEW = 8  # terms: with so few a block is read once, and larger ones spare calls and waiting threads
 SCORES = 1 << 20  # scores that are looked at together
 _SPARE = 5  # candidates kept beyond topn: float32 may put near ones in another order
 NEAR = 1e-5  # how far a score of float32 may be from the true one, with room to spare
@@ -72,6 +73,10 @@ class Queries:
         return result
 
 
+# (queries, how many rows of each) -> ids and scores of that shape or wider; -inf: no row.
+Candidates: TypeAlias = Callable[[Queries, int], tuple[Ids, Floats]]
+
+
 def directions(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Return rows as unit vectors; those of zeros, or with a NaN or infinity, as zeros."""
     width = int(np.prod(rows.shape[1:], dtype=np.int64))
@@ -110,40 +115,75 @@ def row_width(table: Table) -> int:
     return int(np.prod(table.shape[1:], dtype=np.int64))
 
 
-def _blocks(table: Table, stop: int, unit: bool) -> Iterator[tuple[int, Floats, Floats | None]]:
-    """Give the rows below `stop`: (first id, rows, what their products are to be multiplied by).
-
-    With `unit` the rows come as unit vectors, and the last is None.
-    """
+def _read(
+    table: Table, start: int, stop: int, terms: int
+) -> Iterator[tuple[int, NDArray[Any], Floats, bool]]:
+    """Give blocks of rows: (first id, the table's rows, the same as floats, may be written to)."""
     dtype, width = _float_type(table), row_width(table)
-    step = max(256, _BLOCK_BYTES // max(1, width * np.dtype(dtype).itemsize))
+    size = _BLOCK_BYTES if terms > _FEW else 8 * _BLOCK_BYTES
+    step = max(256, size // max(1, width * np.dtype(dtype).itemsize))
     whole = table.shards[0] if len(table.shards) == 1 and table.mode == "memory" else None
-    limits = np.finfo(dtype)
-    low, high = limits.tiny / limits.eps, limits.max * limits.eps
-    for begin in range(0, stop, step):
+    for begin in range(start, stop, step):
         end = min(begin + step, stop)
         # Rows that lie in memory in their order are read where they are.
         found = table.lookup(np.arange(begin, end)) if whole is None else whole[begin:end]
         rows: Floats = found.reshape(end - begin, width)
         ours = whole is None or rows.base is None
-        with np.errstate(all="ignore"):
-            if rows.dtype != dtype:
+        if rows.dtype != dtype:
+            with np.errstate(all="ignore"):
                 rows, ours = rows.astype(dtype), True
-            squares = np.einsum("ij,ij->i", rows, rows)
-            plain = (squares > low) & (squares < high)
-            factors = (1 / np.sqrt(squares)).astype(dtype, copy=False)
-            if not plain.all():  # zeros, NaN, or squares that this type does not hold
-                rows, ours = rows if ours else rows.copy(), True
-                # Of the table's own values: a float64 may be larger than any float32.
-                rows[~plain] = directions(found[~plain])
-                factors[~plain] = 1
+        yield begin, found, rows, ours
+
+
+def _factors(rows: Floats) -> Floats:
+    """What makes unit vectors of rows; 0 for zeros, NaN, or squares that the type does not hold."""
+    limits = np.finfo(rows.dtype)
+    with np.errstate(all="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows)
+        plain = (squares > limits.tiny / limits.eps) & (squares < limits.max * limits.eps)
+        return np.where(plain, 1 / np.sqrt(squares), 0).astype(rows.dtype, copy=False)
+
+
+def factors_of(table: Table, stop: int) -> Floats:
+    """Return what the rows below `stop` are to be multiplied by, for searches to come."""
+    check_rows(table)
+    result = np.empty(stop, _float_type(table))
+    for begin, _, rows, _ in _read(table, 0, stop, 0):
+        result[begin : begin + len(rows)] = _factors(rows)
+    return result
+
+
+def _blocks(
+    table: Table, start: int, stop: int, terms: int, known: Floats | None
+) -> Iterator[tuple[int, Floats, Floats | None]]:
+    """Give the rows from `start`: (first id, rows, what their products are to be multiplied by).
+
+    For more `terms` than a row has values, the rows come as unit vectors, and the last is None.
+    """
+    unit = terms > row_width(table)
+    for begin, found, rows, ours in _read(table, start, stop, terms):
+        factors = _factors(rows) if known is None else known[begin : begin + len(rows)]
+        plain = factors > 0
+        if not plain.all():
+            rows, ours = rows if ours else rows.copy(), True
+            # Of the table's own values: a float64 may be larger than any float32.
+            rows[~plain] = directions(found[~plain])
+            factors = np.where(plain, factors, factors.dtype.type(1))
         if unit:
             rows = np.multiply(rows, factors[:, None], out=rows if ours else None)
         yield begin, rows, None if unit else factors
 
 
 def search(
-    table: Table, queries: Queries, topn: int, stop: int, *, exact: bool = True
+    table: Table,
+    queries: Queries,
+    topn: int,
+    stop: int,
+    *,
+    exact: bool = True,
+    start: int = 0,
+    factors: Floats | None = None,
+    candidates: Candidates | None = None,
 ) -> list[tuple[Ids, NDArray[np.float64]]]:
     """Return for each query the ids and the scores of the best rows below `stop`, best first.
 
@@ -154,14 +194,22 @@ def search(
         stop: the rows from it on are not searched.
         exact: count the scores of the best again in float64, so that they do not depend on which
             queries and rows are searched together; of equal ones the lower id comes first.
+        start: the rows before it are not searched.
+        factors: what `factors_of` gave for these rows; counted anew by default.
+        candidates: who names the best rows, and perhaps not quite all of them, in place of a look
+            at all rows; their scores are counted here.
     """
     check_rows(table)
     left_out = max((len(ids) for ids in queries.known), default=0)
-    keep = min(topn + left_out + (_SPARE if exact else 0), stop)
+    keep = min(topn + left_out + (_SPARE if exact else 0), stop - start)
     if topn < 1 or keep < 1 or not len(queries):
         nothing = np.empty(0, np.int64), np.empty(0, np.float64)
         return [nothing for _ in range(len(queries))]
-    ids, scores = _best(table, queries, keep, stop)
+    if candidates is None:
+        ids, scores = _best(table, queries, keep, start, stop, factors)
+    else:
+        ids, scores = candidates(queries, keep)
+        keep = ids.shape[1]
     known = np.full((len(queries), left_out), -1, np.int64)
     for q, own in enumerate(queries.known):
         known[q, : len(own)] = own
@@ -172,6 +220,7 @@ def search(
         found, fine = ids[begin:end], scores[begin:end].astype(np.float64)
         if exact:
             fine = _rescored(table, queries, ids, begin, end)
+            fine[scores[begin:end] == -np.inf] = -np.inf
         for column in range(left_out):
             fine[found == known[begin:end, column : column + 1]] = -np.inf
         order = np.lexsort((found, -fine))[:, :topn]
@@ -182,7 +231,9 @@ def search(
     return answers
 
 
-def _best(table: Table, queries: Queries, keep: int, stop: int) -> tuple[Ids, Floats]:
+def _best(
+    table: Table, queries: Queries, keep: int, start: int, stop: int, known: Floats | None
+) -> tuple[Ids, Floats]:
     """The running top-k: (ids, scores) of shape (queries, keep), best first."""
     dtype = _float_type(table)
     ids = np.zeros((len(queries), keep), np.int64)
@@ -190,7 +241,7 @@ def _best(table: Table, queries: Queries, keep: int, stop: int) -> tuple[Ids, Fl
     terms = queries.terms.astype(dtype, copy=False)
     queries = Queries(terms, queries.known, queries.ends, queries.positive)
     buffer = np.empty(0, dtype)
-    for first, rows, factors in _blocks(table, stop, len(terms) > row_width(table)):
+    for first, rows, factors in _blocks(table, start, stop, len(terms), known):
         chunk = max(1, SCORES * len(queries) // (len(rows) * len(terms)))
         for begin in range(0, len(queries), chunk):
             end = min(begin + chunk, len(queries))
@@ -264,12 +315,14 @@ def _rescored(
     return found
 
 
-def cosines(table: Table, direction: NDArray[np.float64], stop: int) -> Floats:
-    """Return the cosine of each row below `stop` to a unit vector."""
+def cosines(
+    table: Table, direction: NDArray[np.float64], stop: int, factors: Floats | None = None
+) -> Floats:
+    """Return the cosine of each row below `stop` to a unit vector; see `search` for factors."""
     check_rows(table)
     dtype = _float_type(table)
     result = np.empty(stop, dtype)
-    for first, rows, factors in _blocks(table, stop, False):
-        assert factors is not None
-        result[first : first + len(rows)] = (rows @ direction.astype(dtype)) * factors
+    for first, rows, scales in _blocks(table, 0, stop, 0, factors):
+        assert scales is not None
+        result[first : first + len(rows)] = (rows @ direction.astype(dtype)) * scales
     return np.clip(result, -1.0, 1.0, out=result)

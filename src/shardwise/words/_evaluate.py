@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import FormatError
-from shardwise._neighbours import as_stop
-from shardwise._search import Queries, check_rows, directions, search
+from shardwise.words._neighbours import as_stop
+from shardwise.words._search import Queries, check_rows, directions, search
 
 if TYPE_CHECKING:
     from shardwise._vectors import Vectors
@@ -93,7 +94,7 @@ def evaluate_pairs(
     gold: list[float] = []
     skipped = 0
     for line in _lines(path):
-        fields = [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
+        fields = _fields(line)
         score = _number(fields[2]) if len(fields) > 2 else math.nan
         if not math.isfinite(score) or not fields[0] or not fields[1]:
             skipped += 1
@@ -129,6 +130,39 @@ def evaluate_analogies(
     case_insensitive: bool = True,
 ) -> AnalogyScores:
     """See `Vectors.evaluate_analogies`."""
+    asked = _asked(vectors, path, restrict=restrict, case_insensitive=case_insensitive)
+    counts = [
+        np.bincount(asked.sections[mask], minlength=len(asked.names)).tolist()
+        for mask in (asked.right, asked.known, ~asked.known)
+    ]
+    found = tuple(
+        AnalogySection(name, *numbers)
+        for name, numbers in zip(asked.names, zip(*counts, strict=True), strict=True)
+    )
+    total = AnalogySection("total", *(sum(numbers) for numbers in counts))
+    return AnalogyScores(found, total, asked.skipped)
+
+
+class _Asked(NamedTuple):
+    """The questions of a file, four `words` each: which section they are of, and how it went."""
+
+    names: list[str]
+    words: list[str]
+    sections: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    skipped: int
+
+
+def _asked(
+    vectors: Vectors,
+    path: str | os.PathLike[str],
+    *,
+    restrict: int | None,
+    case_insensitive: bool,
+    cosmul: bool = False,
+) -> _Asked:
+    """Ask the questions of a file, by 3CosAdd or by 3CosMul."""
     check_rows(vectors.table)
     stop = as_stop(vectors, restrict)
     names: list[str] = []
@@ -153,24 +187,14 @@ def evaluate_analogies(
             f"{skipped} lines and none of four words"
         )
     asked = _ids_of(vectors, words, stop, case_insensitive).reshape(-1, 4)
-    sections = np.array(section_of)
-    known = (asked >= 0).all(axis=1)
+    known: NDArray[np.bool_] = np.all(asked >= 0, axis=1)
     right = np.zeros(len(asked), bool)
-    right[known] = _answered_rightly(vectors, asked[known], stop, case_insensitive)
-    counts = [
-        np.bincount(sections[mask], minlength=len(names)).tolist()
-        for mask in (right, known, ~known)
-    ]
-    found = tuple(
-        AnalogySection(name, *numbers)
-        for name, numbers in zip(names, zip(*counts, strict=True), strict=True)
-    )
-    total = AnalogySection("total", *(sum(numbers) for numbers in counts))
-    return AnalogyScores(found, total, skipped)
+    right[known] = _answered_rightly(vectors, asked[known], stop, case_insensitive, cosmul)
+    return _Asked(names, words, np.array(section_of), known, right, skipped)
 
 
 def _answered_rightly(
-    vectors: Vectors, asked: NDArray[np.int64], stop: int, case_insensitive: bool
+    vectors: Vectors, asked: NDArray[np.int64], stop: int, case_insensitive: bool, cosmul: bool
 ) -> NDArray[np.bool_]:
     """For questions, ids (n, 4) of `a` is to `b` as `c` is to `d`: whether `d` is the answer."""
     distinct, place = np.unique(asked, return_inverse=True)
@@ -181,7 +205,13 @@ def _answered_rightly(
     # Questions that differ in `d` alone have one answer.
     questions, question = np.unique(place[:, :3], axis=0, return_inverse=True)
     a, b, c = (units[questions[:, k]] for k in range(3))
-    queries = Queries(directions(b + c - a), distinct[questions].tolist())
+    known = distinct[questions].tolist()
+    if cosmul:
+        terms = np.stack([b, c, a], axis=1).reshape(3 * len(known), -1)
+        ends = [3 * (q + 1) for q in range(len(known))]
+        queries = Queries(terms, known, ends, [2] * len(known))
+    else:
+        queries = Queries(directions(b + c - a), known)
     answers = search(vectors.table, queries, _TRIED, stop, exact=False)
     tried = np.full((len(questions), _TRIED), -1, np.int64)
     for q, (ids, _) in enumerate(answers):
@@ -189,9 +219,9 @@ def _answered_rightly(
     if not case_insensitive:
         return np.asarray(tried[question.reshape(-1), 0] == asked[:, 3])
     # Words that differ in case alone are one word: of it, neither is an answer to the other.
-    known = np.unique(np.concatenate([tried[tried >= 0], distinct]))
-    tokens = [token.upper() for token in vectors.vocabulary.decode(known)]
-    word_of = dict(zip(known.tolist(), tokens, strict=True))
+    seen = np.unique(np.concatenate([tried[tried >= 0], distinct]))
+    tokens = [token.upper() for token in vectors.vocabulary.decode(seen)]
+    word_of = dict(zip(seen.tolist(), tokens, strict=True))
     right = np.zeros(len(asked), bool)
     for i, (line, q) in enumerate(zip(asked.tolist(), question.reshape(-1).tolist(), strict=True)):
         own = {word_of[k] for k in line[:3]}
@@ -205,13 +235,22 @@ def _answered_rightly(
     return right
 
 
-def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
+def _lines(path: str | os.PathLike[str], encoding: str = "utf-8-sig") -> Iterator[str]:
     """A file's lines that say something; its bytes may be any."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"
+    with open(path, encoding=encoding, errors="surrogateescape") as file:
         for line in file:
             stripped = line.strip()
             if stripped and not stripped.startswith("#"):
                 yield stripped
+
+
+def _fields(line: str, delimiter: str | None = None) -> list[str]:
+    """What stands between tabs, or else between spaces, or between delimiters."""
+    if delimiter is None:
+        delimiter = "\t" if "\t" in line else None
+    return [field.strip() for field in line.split(delimiter)]
 
 
 def _number(text: str) -> float:

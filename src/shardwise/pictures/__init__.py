@@ -1,0 +1,1 @@
+"""Words in the plane: projections, drawings, and maps for the browser."""

@@ -1,0 +1,1 @@
+"""What `Vectors` answers: rows of words and sentences, neighbours, evaluation, whole tables."""
