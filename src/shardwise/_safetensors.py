@@ -149,6 +149,8 @@ def map_file(path: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """
     file, size = open_file(path)
     with file:
+        if hasattr(os, "posix_fadvise"):  # else the system may read megabytes behind the header
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         tensors = read_header(path, file, size)
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
@@ -181,6 +183,25 @@ def _map(
     data = np.frombuffer(mapped, np.uint8)
     data.flags.writeable = mode == "c"
     return {name: tensor.array(data) for name, tensor in tensors.items()}
+
+
+def advise(array: NDArray[Any], advice: str) -> None:
+    """Tell the system how the file will be read of which `array` is mapped, where it can be told.
+
+    Args:
+        array: from `map_tensors` or `map_file`, or a view of one; any other is let be.
+        advice: "random": a page here and there; "all": most of it, soon.
+    """
+    owner: Any = array
+    while isinstance(owner, (np.ndarray, memoryview)):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_RANDOM"):
+        return
+    if advice == "random":
+        owner.madvise(mmap.MADV_RANDOM)
+    else:
+        owner.madvise(mmap.MADV_NORMAL)
+        owner.madvise(mmap.MADV_WILLNEED)
 
 
 def _no_reserve() -> int:

@@ -22,6 +22,7 @@ from shardwise._errors import (
 from shardwise._folding import Folding, NormalForm
 from shardwise._hashing import Buckets
 from shardwise._ids import as_ids, out_of_range_error
+from shardwise._safetensors import advise
 from shardwise._tokens import (
     Bytes,
     Ids,
@@ -39,6 +40,7 @@ from shardwise._tokens import (
 
 _INT64 = np.dtype(np.int64)
 _SHOWN = 10  # tokens that an error names
+_MANY = 4096  # tokens after which a file is read as a whole
 _BLOCK = 4096  # tokens that an iteration decodes at once
 
 
@@ -86,6 +88,7 @@ class Vocabulary:
         "_counts",
         "_data",
         "_folding",
+        "_is_cold",
         "_offsets",
         "_size",
         "_slots",
@@ -358,6 +361,7 @@ class Vocabulary:
         self._folding = folding
         self._alias_ids = None
         self._counts = None
+        self._is_cold = False  # of a file whose pages are read one by one
         try:
             if slots is None:
                 slots, first_of, repetitions = build_slots(self._data, self._offsets)
@@ -620,6 +624,8 @@ class Vocabulary:
     def _find(self, tokens: Sequence[Token], missing: int = -1) -> Ids:
         """Return the ids of tokens, `missing` for those that are not in the vocabulary."""
         ids: Ids = _native.empty((len(tokens),), _INT64)
+        if self._is_cold:
+            self._expect(len(tokens))
         arrays = self._data, self._offsets, self._slots
         try:
             if self._folding:
@@ -642,9 +648,17 @@ class Vocabulary:
                 f"expected a list of tokens that stays as it is, got {len(offsets) - 1} tokens "
                 f"after {len(ids)}; encode a copy of it"
             )
+        if self._is_cold:
+            self._expect(len(ids))
         arrays = self._data, self._offsets, self._slots
         _native.find_tokens(*arrays, wanted, offsets, ids, missing)
         self._resolve(ids)
+
+    def _expect(self, count: int) -> None:
+        """Have a file read as a whole where so many tokens would touch most of its pages."""
+        if count >= _MANY:
+            advise(self._data, "all")
+            self._is_cold = False
 
     def _resolve(self, ids: Ids) -> None:
         """Put the ids that aliases stand for in the place of their own."""
@@ -708,6 +722,8 @@ class Vocabulary:
         return _nested(strings, array.shape) if array.ndim else strings[0]
 
     def _strings(self, ids: Ids) -> list[str]:
+        if self._is_cold:
+            self._expect(len(ids))
         begins, ends = self._offsets[ids], self._offsets[ids + 1]
         if ((begins < 0) | (begins > ends) | (ends > self._data.size)).any():
             raise VocabularyError(

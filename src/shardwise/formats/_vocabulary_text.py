@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shardwise._errors import OptionError, VocabularyError
+from shardwise._errors import FormatError, OptionError, VocabularyError
 from shardwise._hashing import Buckets
 from shardwise._vocabulary import Vocabulary
 from shardwise.formats._file import BOM
@@ -210,5 +210,11 @@ def _joined(what: str, lines: list[str]) -> bytes:
             f"{what}: expected a first token that does not begin with a byte order mark, which "
             f'readers skip, got {lines[0]!a:.60}; put another first, or write format="json"'
         )
-    refuse_foreign(what, raw)
+    try:
+        refuse_foreign(what, raw)
+    except FormatError:
+        raise VocabularyError(
+            f"{what}: expected a first token that does not begin as files of another kind do, got "
+            f'{lines[0]!a:.60}; put another first, or write format="json"'
+        ) from None
     return raw

@@ -22,7 +22,7 @@ from shardwise._errors import (
 )
 from shardwise._folding import Folding
 from shardwise._hashing import Buckets
-from shardwise._safetensors import make_header, map_file
+from shardwise._safetensors import advise, make_header, map_file
 from shardwise._vocabulary import Vocabulary
 from shardwise.store._directory import sync_directory
 from shardwise.store._files import FileWriter
@@ -105,6 +105,8 @@ def read_file(where: str, manifest: Manifest | None = None) -> Vocabulary:
                     f"expected the unknown_id of the table, {manifest.unknown_id}, got {token}"
                 )
             token = manifest.unknown_id
+        # A few words shall not bring megabytes from the disk, as a system reads ahead by default.
+        advise(tensors["slots"], "random")
         vocabulary = Vocabulary._of(
             tensors["tokens"],
             tensors["offsets"],
@@ -118,6 +120,7 @@ def read_file(where: str, manifest: Manifest | None = None) -> Vocabulary:
             raise StoreError(
                 f"expected at most {manifest.shape[0]} tokens, one a row, got {len(vocabulary)}"
             )
+        vocabulary._is_cold = True
         if token is not None:
             vocabulary._set_unknown(vocabulary.decode(token))
             if vocabulary.unknown_id != token:
