@@ -60,11 +60,9 @@ def file_error(path: str, message: object) -> FormatError:
     return FormatError(f"{path}: {message}")
 
 
-def refuse_foreign(path: str, raw: bytes) -> None:
-    """Raise FormatError for bytes that begin as another kind of file, with what to do."""
-    for magic, kind, advice in _FOREIGN:
-        if magic.match(raw):
-            raise file_error(path, f"expected tokens, got {kind}; {advice}")
+def foreign_kind(raw: bytes) -> tuple[str, str] | None:
+    """Return what kind of file that is no text begins so, and what to do with it, or None."""
+    return next(((kind, advice) for magic, kind, advice in _FOREIGN if magic.match(raw)), None)
 
 
 def read_file(path: StrPath) -> tuple[str, bytes]:
@@ -88,7 +86,9 @@ def read_file(path: StrPath) -> tuple[str, bytes]:
         raw = file.read()
     if not raw:
         raise file_error(name, "expected tokens, got an empty file; fetch it again")
-    refuse_foreign(name, raw)
+    foreign = foreign_kind(raw)
+    if foreign is not None:
+        raise file_error(name, f"expected tokens, got {foreign[0]}; {foreign[1]}")
     return name, raw
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shardwise._errors import FormatError, OptionError, VocabularyError
+from shardwise._errors import OptionError, VocabularyError
 from shardwise._hashing import Buckets
 from shardwise._vocabulary import Vocabulary
 from shardwise.formats._file import BOM
@@ -13,8 +13,8 @@ from shardwise.formats._vocabulary_file import (
     Unknown,
     file_error,
     first_that,
+    foreign_kind,
     is_text,
-    refuse_foreign,
 )
 from shardwise.formats._vocabulary_json import dumped, parse_json, tokens_of_list
 
@@ -210,11 +210,10 @@ def _joined(what: str, lines: list[str]) -> bytes:
             f"{what}: expected a first token that does not begin with a byte order mark, which "
             f'readers skip, got {lines[0]!a:.60}; put another first, or write format="json"'
         )
-    try:
-        refuse_foreign(what, raw)
-    except FormatError:
+    foreign = foreign_kind(raw)
+    if foreign is not None:
         raise VocabularyError(
-            f"{what}: expected a first token that does not begin as files of another kind do, got "
-            f'{lines[0]!a:.60}; put another first, or write format="json"'
-        ) from None
+            f"{what}: expected a first token that readers do not take for the beginning of "
+            f'{foreign[0]}, got {lines[0]!a:.60}; put another first, or write format="json"'
+        )
     return raw
