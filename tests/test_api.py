@@ -21,6 +21,7 @@ AnalogyScores(sections: ForwardRef('tuple[AnalogySection, ...]'), total:
 AnalogySection(name: ForwardRef('str'), correct: ForwardRef('int'), questions: ForwardRef('int'),
     unknown: ForwardRef('int'))
 AnalogySection.accuracy: float
+BagError(ShardwiseError, ValueError)
 Buckets(count: int, key: tuple[int, int] | None = None, first: int | None = None)
 Buckets.ids(data: Bytes, offsets: Ids, num_tokens: int) -> Ids
 Buckets.start(num_tokens: int) -> int
@@ -33,7 +34,8 @@ Drift(token: ForwardRef('str'), cosine: ForwardRef('float'), distance: ForwardRe
 FormatError(ShardwiseError, ValueError)
 IdOutOfRangeError(ShardwiseError, IndexError)
 IdTypeError(ShardwiseError, TypeError)
-Index(vectors: Vectors, graph: Any, path: str | None, kept: Any = None)
+Index(vectors: Vectors, graph: Any, path: str | None, made_of: dict[str, Any] | None = None, kept:
+    Any = None)
 Index.most_similar(positive: Any, negative: Any = (), topn: int = 10, *, as_frame: bool = False) ->
     Any
 Index.recall(queries: int = 1000, topn: int = 10, *, seed: int = 0) -> float
@@ -60,10 +62,14 @@ Partition.shard_sizes: tuple[int, ...]
 Partition.to_json() -> dict[str, Any]
 PartitionError(ShardwiseError, ValueError)
 Pruned(vectors: ForwardRef('Vectors'), remap: ForwardRef('dict[str, Neighbour]'))
+QuantizationLoss(max_error: ForwardRef('float'), rms_error: ForwardRef('float'), mean_cosine:
+    ForwardRef('float'))
 Ragged(rows: NDArray[Any], offsets: NDArray[np.int64])
 Ragged.lengths: NDArray[np.int64]
+RaggedIds(values: ForwardRef('Any'), row_splits: ForwardRef('Any'))
 ShardwiseError(Exception)
 ShardwiseWarning(UserWarning)
+SparseIds(indices: ForwardRef('Any'), values: ForwardRef('Any'), dense_shape: ForwardRef('Any'))
 StoreError(ShardwiseError, ValueError)
 Table()
 Table.close() -> None
@@ -82,6 +88,10 @@ Table.lookup(ids: Any, *, out: NDArray[Any] | None = None, out_of_range: OutOfRa
 Table.mode: str
 Table.open(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Table
 Table.partition: Partition
+Table.pool(ids: Any, offsets: Any = None, *, weights: Any = None, combiner: Combiner = 'sum',
+    include_last_offset: bool = False, max_norm: float | None = None, out_of_range: OutOfRange =
+    'error', padding_id: int | None = None, default_id: int | None = None, out: NDArray[Any] | None
+    = None) -> NDArray[Any]
 Table.prefetch(ids: Any) -> None
 Table.save(path: str | os.PathLike[str], *, overwrite: bool = False, metadata: Mapping[str, Any] |
     None = None) -> None
@@ -172,13 +182,24 @@ convert(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards:
     int | None = None, limit: int | None = None, unknown: str | None = None, to: str | None = None,
     metadata: Mapping[str, Any] | None = None, overwrite: bool = False, progress: Callable[[str,
     int, int], object] | None = None) -> Converted
+dequantize_rows(packed: Any, format: str | RowFormat, dim: int | None = None) ->
+    NDArray[np.float32]
 embedding_lookup(params: Any, ids: Any, partition_strategy: str | Partition = 'mod', name: str |
     None = None, *, max_norm: float | None = None, out_of_range: OutOfRange = 'error', out:
     NDArray[Any] | None = None) -> NDArray[Any]
+embedding_lookup_sparse(params: Any, sp_ids: Any, sp_weights: Any, partition_strategy: str |
+    Partition = 'mod', name: str | None = None, combiner: str | None = None, max_norm: float | None
+    = None, *, out_of_range: OutOfRange = 'error', like_tensorflow: bool = False) -> NDArray[Any]
 empty_cache() -> int
 hash_buckets(tokens: str | bytes | int | Sequence[Any] | NDArray[Any], num_buckets: int, key:
     Sequence[int] | None = None) -> NDArray[np.int64]
 num_threads() -> int
+quantization_error(rows: Any, packed: Any, format: str | RowFormat) -> QuantizationLoss
+quantize_rows(rows: Any, format: str | RowFormat) -> NDArray[np.uint8]
+safe_embedding_lookup_sparse(embedding_weights: Any, sparse_ids: Any, sparse_weights: Any = None,
+    combiner: str | None = 'mean', default_id: int | None = None, name: str | None = None,
+    partition_strategy: str | Partition = 'div', max_norm: float | None = None, *, out_of_range:
+    OutOfRange = 'error', like_tensorflow: bool = False) -> NDArray[Any]
 set_num_threads(count: int) -> None
 formats.FORMATS
 formats.Progress

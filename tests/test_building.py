@@ -295,6 +295,8 @@ def test_mappings():
     for wrong in (-1, 1.5, "2", True, None):
         with pytest.raises(OptionError, match="expected counts as integers"):
             Vocabulary.build({"a": wrong})
+    with pytest.raises(TokenTypeError, match="got tuple at position 2"):  # it is no sentence
+        Vocabulary.build({"a": 1, "b": 2, ("a", "b"): 3})
 
 
 # ---- folding ----
@@ -402,6 +404,7 @@ def test_the_layout_of_torchtext():
         ({"ties": "last"}, "expected ties as one of 'first', 'ascending', 'descending', got"),
         ({"ties": None}, "expected ties as one of"),
         ({"specials": "<unk>"}, "expected specials as a list of tokens, got one token"),
+        ({"specials": None}, "expected specials as a list of tokens, got None"),
         ({"unknown": "<unk>"}, "expected unknown= to be one of"),
         ({"normal_form": "NFX"}, "normal_form"),
     ],

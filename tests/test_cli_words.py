@@ -62,6 +62,15 @@ def test_encode(home):
     assert "with a vocabulary" in run("encode", "plain", "king")[2]
 
 
+def test_encode_by_the_file_of_a_vocabulary(home):
+    Vocabulary(WORDS, unknown=-5).save("words.safetensors")
+    assert ran("encode", "words.safetensors", "queen", "nobody") == b"1\n-5\n"
+    assert ran("encode", "t/vocabulary.safetensors", sent=b"a b\n\n") == b"5\n6\n"
+    code, out, err = run("encode", "nowhere.safetensors", "king")
+    assert (code, out) == (1, b"")
+    assert "got nothing" in err
+
+
 @pytest.mark.parametrize(
     ("sent", "ids"),
     [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwise import UnknownTokenError, _native, num_threads, set_num_threads
+from shardwise import Buckets, UnknownTokenError, _native, num_threads, set_num_threads
 from shardwise._errors import TokenTypeError, VocabularyError
 from shardwise._vocabulary import Vocabulary
 
@@ -114,7 +114,7 @@ def test_a_list_that_changes():
     assert ids.tolist() == [7, 7, 1]
     with pytest.raises(TypeError):
         _native.find_objects(*arrays, "abc", ids)
-    with pytest.raises(VocabularyError, match="stays as it is, got 1 tokens after 3"):
+    with pytest.raises(VocabularyError, match="stays as it is, got one that changed"):
         words._find_packed(np.empty(0, np.uint8), np.zeros(2, np.int64), ids)
 
 
@@ -178,6 +178,33 @@ def test_a_list_that_another_thread_changes():
         thread.join()
 
 
+def test_a_list_that_shrinks_before_its_unknown_tokens_are_taken(monkeypatch):
+    words, tokens = Vocabulary(["a"]), ["a", "b"]
+    find = Vocabulary._find
+
+    def and_then_clear(self, wanted, missing=-1):
+        ids = find(self, wanted, missing)
+        tokens.clear()
+        return ids
+
+    monkeypatch.setattr(Vocabulary, "_find", and_then_clear)
+    with pytest.raises(VocabularyError, match="got one that changed while it was read"):
+        words.encode(tokens)
+
+
+def test_a_list_that_shrinks_before_it_is_looked_up(monkeypatch):
+    words, tokens = Vocabulary(["a"]), ["a", "a"]
+    known = Vocabulary._known
+
+    def without_the_last(self, wanted):
+        tokens.pop()
+        return known(self, wanted)
+
+    monkeypatch.setattr(Vocabulary, "_known", without_the_last)
+    with pytest.raises(VocabularyError, match="got one that changed while it was read"):
+        words.encode(tokens)
+
+
 def test_references_are_given_back():
     token = "".join(["to", "ken"])
     tokens = [token] * 2000 + ["\udcff"] * 10
@@ -211,6 +238,25 @@ def test_arrow(kind):
     with pytest.raises(TokenTypeError, match="got null at position 5; drop the nulls"):
         words.encode(pa.chunked_array([array, pa.array(["king", None, None], kind)[0:]]))
     assert words.encode(pa.array([None, "king"], kind)[1:]).tolist() == [1]
+
+
+def test_arrow_arrays_without_a_value():
+    for words in (Vocabulary(["a"]), Vocabulary(["a"], unknown=Buckets(2))):
+        assert words.encode(pa.array([], pa.null())).shape == (0,)
+        assert words.encode(pa.chunked_array([], pa.null())).shape == (0,)
+        with pytest.raises(TokenTypeError, match="got null at position 0; drop the nulls"):
+            words.encode(pa.array([None], pa.null()))
+
+
+def test_a_column_of_lists_is_a_nest():
+    pd = pytest.importorskip("pandas")
+    words = Vocabulary(["a", "b"])
+    column = pd.Series([["a", "b"], ["b", "b"]])
+    assert words.encode(column).tolist() == [[0, 1], [1, 1]]
+    assert list(Vocabulary.build(pd.Series([["b", "a"], ["b"]]))) == ["b", "a"]
+    assert words.encode(column[:0]).shape == (0,)
+    with pytest.raises(TokenTypeError, match="expected an Arrow array of strings, got list<"):
+        words.encode(pa.array([["a", "b"]]))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()], ids=str)

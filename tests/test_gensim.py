@@ -1,5 +1,7 @@
+import copy
 import json
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -306,3 +308,13 @@ def test_fasttext(tmp_path):
     assert len(kv.vectors_for_all(["nightly"], allow_inference=False)) == 0
     with pytest.raises(KeyError):
         kv.get_index("nightly")
+
+
+def test_copies_are_made_by_files(tmp_path):
+    vectors = KeyedVectors(vector_size=2)
+    vectors.add_vectors(["a", "b"], [[1.0, 2.0], [3.0, 4.0]])
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TableError, match=r"save\(path\)"):
+            attempt(vectors)
+    vectors.save(tmp_path / "t")
+    assert KeyedVectors.load(tmp_path / "t")["b"].tolist() == [3.0, 4.0]

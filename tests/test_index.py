@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 import shardwise
-from shardwise import OptionError, StoreError, Table, TableError, Vectors, Vocabulary
+from shardwise import OptionError, StoreError, Table, TableError, Vectors, Vocabulary, store
 from shardwise._safetensors import map_tensors
 
 
@@ -41,7 +42,7 @@ def test_most_neighbours_are_found_and_scores_are_exact(dtype):
 
 
 def test_queries_are_those_of_the_exact_search():
-    vectors = some()
+    vectors = some(1000)  # so few are put in one by one: the graph is the same each time
     index = vectors.index(dtype="f32", expansion_search=2000)
     vector = vectors["w3"]
     assert index.similar_by_vector(vector)[0].token == "w3"
@@ -120,12 +121,24 @@ def test_it_is_refused_when_the_table_was_changed_in_place(saved):
     with pytest.raises(StoreError, match=r"stale.*rebuild=True"):
         vectors.index()
     assert vectors.index(rebuild=True).similar_by_vector(np.ones(24), 1)[0].token == "w5"
-    vectors.index()  # known by the time of the change: it has no checksum
+    vectors.index()  # known by what is in the file: there is no checksum of it
     with Table.open(saved, "r+") as table:
         table.write([6], np.ones((1, 24), np.float32))
         table.flush()
     with pytest.raises(StoreError, match="stale"):
         vectors.index()
+
+
+def test_it_is_refused_while_the_writer_stays_open(saved):
+    vectors = Vectors.open(saved)
+    with Table.open(saved, "r+") as table:
+        for row in (5, 6, 7):  # the system sets the file's time with the first of these alone
+            table.write([row], np.ones((1, 24), np.float32))
+            with pytest.raises(StoreError, match="stale") if row > 5 else nullcontext():
+                vectors.index()
+            vectors.index(rebuild=True)
+    store.update_checksums(saved)
+    assert Vectors.open(saved).index().similar_by_vector(np.ones(24), 1)[0].token == "w5"
 
 
 def test_it_is_refused_when_the_table_was_replaced(saved):
@@ -137,6 +150,50 @@ def test_it_is_refused_when_the_table_was_replaced(saved):
     with pytest.raises(TableError, match="open it again"):
         old.index(rebuild=True)
     assert Vectors.open(saved).index(rebuild=True).recall(50) > 0.9
+
+
+def test_it_is_refused_when_the_same_files_are_dealt_out_in_another_way(tmp_path):
+    rows = some(100).table[np.arange(100)]
+    words = Vocabulary([f"w{k}" for k in range(100)])
+    for cut in ("mod", "div"):
+        table = Table.from_shards([rows[:50], rows[50:]], cut)
+        Vectors(table, words).save(tmp_path / "t", overwrite=True)
+        if cut == "mod":
+            Vectors.open(tmp_path / "t").index()
+    with pytest.raises(StoreError, match="stale"):
+        Vectors.open(tmp_path / "t").index()
+
+
+def test_a_directory_that_was_made_again_gets_no_index_of_the_old_rows(saved):
+    old = Vectors.open(saved)
+    shutil.rmtree(saved)
+    some(shards=3, seed=1).save(saved)  # of the same generation
+    with pytest.raises(TableError, match="open it again"):
+        old.index()
+    assert not (saved / "index.safetensors").exists()
+
+
+def test_an_index_is_not_saved_for_rows_that_were_written_since(saved, tmp_path):
+    index = Vectors.open(saved).index()
+    before = (saved / "index.safetensors").read_bytes()
+    for row in (5, 6):  # at first the file has a checksum, and then it has none
+        with Table.open(saved, "r+") as table:
+            table.write([row], np.ones((1, 24), np.float32))
+        for path in (saved / "index.safetensors", tmp_path / "mine.idx"):
+            with pytest.raises(StoreError, match=r"written to since.*rebuild=True"):
+                index.save(path)
+        index = Vectors.open(saved).index(tmp_path / f"{row}.idx")
+    assert (saved / "index.safetensors").read_bytes() == before
+    assert not (tmp_path / "mine.idx").exists()
+    index.save(tmp_path / "mine.idx")
+    assert len(Vectors.open(saved).index(tmp_path / "mine.idx")) == 2000
+
+
+def test_the_first_rows_are_put_in_one_by_one():
+    vectors = some(1000, dim=8)
+    words = [[f"w{k}"] for k in range(1000)]
+    first, again = (vectors.index(dtype="i8", expansion_search=2) for _ in range(2))
+    assert first.most_similar(words) == again.most_similar(words)
 
 
 def test_a_table_that_changes_meanwhile_gets_no_index(saved):

@@ -12,6 +12,7 @@ from shardwise import (
     OptionError,
     Table,
     TableError,
+    TokenTypeError,
     UnknownTokenError,
     Vectors,
     Vocabulary,
@@ -125,6 +126,13 @@ def test_means_weights_and_vectors(novels):
     assert novels.most_similar(("king", 2.0)) == novels.most_similar("king")
 
 
+def test_words_may_come_in_an_array(novels):
+    words = ["king", "woman"]
+    found = novels.most_similar(words, ["man"])
+    for dtype in (str, object):
+        assert novels.most_similar(np.array(words, dtype), np.array(["man"], dtype)) == found
+
+
 def test_batches_are_their_queries(novels):
     batch = novels.most_similar([["king", "woman"], ["country"]], [["man"], []], 5)
     assert batch == [
@@ -204,6 +212,9 @@ def test_mistakes_are_told(novels):
     ):
         with pytest.raises(OptionError, match="expected"):
             call()
+    for no_words in (None, 3):
+        with pytest.raises(TokenTypeError, match="expected a word, a list of words or a vector"):
+            novels.most_similar(no_words)
     with pytest.raises(TableError, match="of the shape of a row"):
         novels.most_similar(np.ones(3))
     with pytest.raises(TableError, match="real numbers"):

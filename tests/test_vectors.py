@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import struct
 from pathlib import Path
 
@@ -347,3 +349,20 @@ def test_too_many_shards_for_files(tmp_path):
     table = Table.from_shards([np.zeros((0, 2))] * 100_000)
     with pytest.raises(OptionError, match="99999 shards"):
         table.save(tmp_path / "t")
+
+
+def test_vectors_in_memory_are_pickled_and_copied(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    for partition in ("mod", "div", Partition.ranges([0, 1, 1, 6])):
+        shards = 3 if isinstance(partition, str) else partition.num_shards
+        table = Table.from_array(rows, shards, partition)
+        vectors = Vectors(table, Vocabulary([*"abcdef"], unknown=0, aliases={"g": "a"}))
+        sent = pickle.loads(pickle.dumps(vectors))
+        for again in (sent, copy.copy(vectors), copy.deepcopy(vectors)):
+            assert list(again) == [*"abcdef"]
+            assert again.table.partition == table.partition
+            assert again.vocabulary == vectors.vocabulary
+            assert again.lookup(["f", "g", "?"]).tolist() == [[10, 11], [0, 1], [0, 1]]
+    vectors.save(tmp_path / "t")
+    with pytest.raises(TableError, match="pass its path"):
+        pickle.dumps(Table.open(tmp_path / "t"))

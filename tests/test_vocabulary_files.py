@@ -355,6 +355,9 @@ def test_formats_are_not_mixed_up(file):
 def test_a_normalizer_is_a_normal_form_or_a_warning(file):
     composed = tokenizer({"vocab": {"[UNK]": 0, "é": 1}}, normalizer={"type": "NFC"})
     assert open_vocabulary(file(composed)).encode("e\u0301") == 1
+    folded = open_vocabulary(file(composed), casefold=True)
+    assert (folded.casefold, folded.normal_form, folded.encode("E\u0301")) == (True, "NFC", 1)
+    assert open_vocabulary(file(composed), normal_form="NFD").normal_form == "NFD"
     steps = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
     with pytest.warns(ShardwiseWarning, match="normalizer, NFD, Lowercase, is left out") as found:
         vocabulary = open_vocabulary(file(tokenizer(normalizer=steps)))

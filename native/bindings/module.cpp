@@ -28,4 +28,5 @@ NB_MODULE(_native, m) {
     shardwise::register_text(m);
     shardwise::register_subwords(m);
     shardwise::register_fingerprint(m);
+    shardwise::register_quantize(m);
 }

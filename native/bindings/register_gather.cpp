@@ -1,12 +1,16 @@
 #include "bindings.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -14,6 +18,7 @@
 #include "arrays.h"
 #include "core/gather.h"
 #include "core/pages.h"
+#include "core/pool.h"
 #include "core/scatter.h"
 
 namespace nb = nanobind;
@@ -56,6 +61,39 @@ OutOfRange policy_of(const std::string &name) {
     throw nb::value_error("unknown policy");
 }
 
+RowFormat format_of(Element element) {
+    switch (element) {
+    case Element::float16:
+        return RowFormat::float16;
+    case Element::bfloat16:
+        return RowFormat::bfloat16;
+    case Element::float32:
+        return RowFormat::float32;
+    case Element::float64:
+        return RowFormat::float64;
+    case Element::opaque:
+        break;
+    }
+    throw nb::type_error("expected rows of floating-point numbers");
+}
+
+std::size_t bytes_of(RowFormat format) {
+    return format == RowFormat::float64 ? 8 : format == RowFormat::float32 ? 4 : 2;
+}
+
+Combiner combiner_of(const std::string &name) {
+    if (name == "sum")
+        return Combiner::sum;
+    if (name == "mean")
+        return Combiner::mean;
+    if (name == "sqrtn")
+        return Combiner::sqrtn;
+    if (name == "max")
+        return Combiner::max;
+    throw nb::value_error("unknown combiner");
+}
+
+using Offsets = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using RowIds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 /// The rows of a table where they lie: a partition, and the arrays that are its shards.
@@ -130,6 +168,59 @@ public:
                 throw_out_of_range(*array, bad);
         }
         run(task, *array);
+        return out;
+    }
+
+    /// Bags of rows, each combined to one; `offsets` are those of as_bags, which were checked, and are again:
+    /// what another thread writes there must not lead outside the ids.
+    nb::object pool(nb::handle ids, const Offsets &offsets, nb::handle weights, const std::string &combiner,
+                    const std::string &policy, std::uint64_t stand_in, double max_norm,
+                    std::optional<std::int64_t> padding, std::optional<std::uint64_t> empty_row,
+                    bool skip_negative, bool skip_weightless) const {
+        const IdArray array = required(as_id_array(ids));
+        const std::vector<std::int64_t> bounds(offsets.data(), offsets.data() + offsets.shape(0));
+        if (bounds.empty() || bounds.front() != 0 || !std::is_sorted(bounds.begin(), bounds.end()) ||
+            static_cast<std::size_t>(bounds.back()) != array.count)
+            throw nb::value_error("expected offsets from 0 to the number of ids, in ascending order");
+        Pool task;
+        task.format = task.out_format = format_of(element_);
+        const std::size_t width = bytes_of(task.format);
+        task.rows = prepare(array, nb::handle());
+        task.rows.out_of_range = policy_of(policy);
+        task.rows.default_row = stand_in;
+        const std::vector<std::byte> zeros(task.rows.row_bytes);
+        task.rows.zero_row = zeros.data();
+        if (max_norm < std::numeric_limits<double>::infinity()) {
+            task.rows.element = element_;
+            task.rows.max_norm = max_norm;
+        }
+        task.dim = task.rows.row_bytes / width;
+        task.offsets = bounds.data();
+        task.num_bags = bounds.size() - 1;
+        if (!weights.is_none()) {
+            const std::size_t size = task.format == RowFormat::float64 ? 8 : 4;
+            if (nb::cast<std::size_t>(weights.attr("nbytes")) != array.count * size)
+                throw nb::value_error("expected a weight for each id");
+            task.weights = array_data(weights);
+        }
+        task.combiner = combiner_of(combiner);
+        task.has_padding = padding.has_value();
+        task.padding = padding.value_or(0);
+        task.skip_negative = skip_negative;
+        task.skip_weightless = skip_weightless;
+        task.has_default = empty_row.has_value();
+        task.default_row = empty_row.value_or(0);
+        const std::intptr_t lead[] = {static_cast<std::intptr_t>(task.num_bags)};
+        nb::object out = new_array(dtype_, lead, tail_);
+        task.out = array_data(out);
+        task.out_stride = static_cast<std::ptrdiff_t>(task.rows.row_bytes);
+        std::size_t bad;
+        {
+            const ReleasedGil free;
+            bad = mapped_ ? pool_mapped(task, watch_) : shardwise::pool(task);
+        }
+        if (bad != all_in_range)
+            throw_out_of_range(array, bad);
         return out;
     }
 
@@ -254,6 +345,15 @@ void register_gather(nb::module_ &m) {
              nb::sig("def lookup_into(self, ids: numpy.typing.NDArray[typing.Any], "
                      "out: numpy.typing.NDArray[typing.Any] | None, policy: str, default_row: int, "
                      "max_norm: float) -> numpy.typing.NDArray[typing.Any]"))
+        .def("pool", &Rows::pool, "ids"_a, "offsets"_a.noconvert(), "weights"_a.none(), "combiner"_a,
+             "policy"_a, "stand_in"_a, "max_norm"_a, "padding"_a.none(), "empty_row"_a.none(),
+             "skip_negative"_a, "skip_weightless"_a,
+             nb::sig("def pool(self, ids: numpy.typing.NDArray[typing.Any], "
+                     "offsets: numpy.typing.NDArray[numpy.int64], "
+                     "weights: numpy.typing.NDArray[typing.Any] | None, combiner: str, policy: str, "
+                     "stand_in: int, max_norm: float, padding: int | None, empty_row: int | None, "
+                     "skip_negative: bool, skip_weightless: bool) -> numpy.typing.NDArray[typing.Any]"),
+             "Bags of rows, each combined to one: `offsets` has one entry more than there are bags.")
         .def("prefetch", &Rows::prefetch, "ids"_a,
              nb::sig("def prefetch(self, ids: numpy.typing.NDArray[typing.Any]) -> None"),
              "Starts reading the rows' pages on another thread.")

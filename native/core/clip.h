@@ -137,27 +137,5 @@ template <class T> void clip_row(std::byte *row, size_t elements, double max_nor
     }
 }
 
-void clip_rows(const Gather &task, std::byte *rows, size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-        std::byte *const row = rows + i * task.row_bytes;
-        switch (task.element) {
-        case Element::float16:
-            clip_row<Float16>(row, task.row_bytes / 2, task.max_norm);
-            break;
-        case Element::bfloat16:
-            clip_row<Bfloat16>(row, task.row_bytes / 2, task.max_norm);
-            break;
-        case Element::float32:
-            clip_row<Plain<float>>(row, task.row_bytes / 4, task.max_norm);
-            break;
-        case Element::float64:
-            clip_row<Plain<double>>(row, task.row_bytes / 8, task.max_norm);
-            break;
-        case Element::opaque:
-            return;
-        }
-    }
-}
-
 } // namespace
 } // namespace shardwise::SHARDWISE_LEVEL

@@ -4,6 +4,7 @@
 
 #include "core/clip.h"
 #include "core/gather.h"
+#include "core/resolve.h"
 
 #include <string.h>
 
@@ -25,102 +26,6 @@ static_assert(ring_size >= distance<2> + step);
 
 // Lines of a row to prefetch: for longer rows the processor's own prefetcher does the rest.
 constexpr size_t prefetch_bytes = 1024;
-
-/// Every line that the row touches. `Level`: 3 asks for the first cache, best for rows that are in the second
-/// already; 2 asks for the second, best for rows that come from memory.
-template <int Level> SHARDWISE_INLINE void prefetch(const std::byte *row, size_t bytes) {
-#if defined(__GNUC__)
-    const std::byte *line = row - reinterpret_cast<uintptr_t>(row) % 64;
-    for (; line < row + bytes; line += 64)
-        __builtin_prefetch(line, 0, Level);
-#else
-    (void)row, (void)bytes;
-#endif
-}
-
-// ---- ids ----
-
-/// The id to read in place of one outside the table, for clamp, wrap and row.
-__attribute__((noinline)) uint64_t replace_id(const Gather &task, uint64_t id) {
-    const uint64_t rows = task.partition.num_rows;
-    const bool negative = task.id_type != IdType::u64 && static_cast<int64_t>(id) < 0;
-    if (task.out_of_range == OutOfRange::clamp)
-        return negative ? 0 : rows - 1;
-    if (task.out_of_range == OutOfRange::wrap) {
-        if (!negative)
-            return id % rows;
-        const uint64_t rest = (0 - id) % rows;
-        return rest == 0 ? 0 : rows - rest;
-    }
-    return task.default_row;
-}
-
-/// Where the rows of ids [begin, begin + count) lie; returns how many there are before the first one that is
-/// refused.
-template <Strategy S, class T>
-size_t resolve(const Gather &task, size_t begin, size_t count, const std::byte **rows) {
-    // Volatile: each id is read once, so that what another thread writes there between the check and the use
-    // cannot lead outside the table.
-    const volatile T *const ids = static_cast<const volatile T *>(task.ids) + begin;
-    // By reference: a copy on the stack would wait there behind all the rows that are still being written.
-    const PartitionView &partition = task.partition;
-    const Shard *const shards = task.shards;
-    for (size_t i = 0; i < count; ++i) {
-        uint64_t id =
-            static_cast<uint64_t>(static_cast<int64_t>(ids[i])); // a negative one becomes larger than any
-        if (__builtin_expect(id >= partition.num_rows, 0)) {
-            if (task.out_of_range == OutOfRange::error)
-                return i;
-            if (task.out_of_range == OutOfRange::zeros) {
-                rows[i] = task.zero_row;
-                continue;
-            }
-            id = replace_id(task, id);
-        }
-        const Place place = locate<S>(partition, id);
-        const Shard &shard = shards[place.shard];
-        rows[i] = shard.data + static_cast<ptrdiff_t>(place.row) * shard.stride;
-    }
-    return count;
-}
-
-using Resolve = size_t (*)(const Gather &, size_t, size_t, const std::byte **);
-
-template <Strategy S> Resolve with_type(IdType type) {
-    switch (type) {
-    case IdType::i8:
-        return resolve<S, int8_t>;
-    case IdType::i16:
-        return resolve<S, int16_t>;
-    case IdType::i32:
-        return resolve<S, int32_t>;
-    case IdType::u8:
-        return resolve<S, uint8_t>;
-    case IdType::u16:
-        return resolve<S, uint16_t>;
-    case IdType::u32:
-        return resolve<S, uint32_t>;
-    case IdType::u64:
-        return resolve<S, uint64_t>;
-    case IdType::i64:
-        break;
-    }
-    return resolve<S, int64_t>;
-}
-
-Resolve choose_resolve(const Gather &task) {
-    switch (task.partition.strategy) {
-    case Strategy::mod:
-        return with_type<Strategy::mod>(task.id_type);
-    case Strategy::div:
-        return with_type<Strategy::div>(task.id_type);
-    case Strategy::ranges:
-        return with_type<Strategy::ranges>(task.id_type);
-    case Strategy::whole:
-        break;
-    }
-    return with_type<Strategy::whole>(task.id_type);
-}
 
 // ---- copies ----
 
@@ -188,10 +93,34 @@ template <size_t Bytes> struct Stream { // 0: a size known at run time only
 };
 #endif
 
+// ---- norms ----
+
+void clip_rows(const Gather &task, std::byte *rows, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+        std::byte *const row = rows + i * task.row_bytes;
+        switch (task.element) {
+        case Element::float16:
+            clip_row<Float16>(row, task.row_bytes / 2, task.max_norm);
+            break;
+        case Element::bfloat16:
+            clip_row<Bfloat16>(row, task.row_bytes / 2, task.max_norm);
+            break;
+        case Element::float32:
+            clip_row<Plain<float>>(row, task.row_bytes / 4, task.max_norm);
+            break;
+        case Element::float64:
+            clip_row<Plain<double>>(row, task.row_bytes / 8, task.max_norm);
+            break;
+        case Element::opaque:
+            return;
+        }
+    }
+}
+
 // ---- the pass ----
 
 template <int Level, class Copy> size_t run(const Gather &task, size_t begin, size_t end, const Copy &copy) {
-    const Resolve find = choose_resolve(task);
+    const Resolve<NoSkip> find = choose_resolve<NoSkip>(task);
     const size_t bytes = task.row_bytes;
     const size_t ahead = bytes < prefetch_bytes ? bytes : prefetch_bytes;
     const std::byte *ring[ring_size];
@@ -203,7 +132,7 @@ template <int Level, class Copy> size_t run(const Gather &task, size_t begin, si
         while (known < to) {
             const size_t room = ring_size - known % ring_size;
             const size_t wanted = to - known < room ? to - known : room;
-            const size_t found = find(task, known, wanted, ring + known % ring_size);
+            const size_t found = find(task, known, wanted, ring + known % ring_size, NoSkip{});
             known += found;
             if (found < wanted)
                 to = stop = known;

@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from shardwise import initializers as initializers
+from shardwise._bags import RaggedIds as RaggedIds
+from shardwise._bags import SparseIds as SparseIds
+from shardwise._errors import BagError as BagError
 from shardwise._errors import FormatError as FormatError
 from shardwise._errors import IdOutOfRangeError as IdOutOfRangeError
 from shardwise._errors import IdTypeError as IdTypeError
@@ -22,7 +25,13 @@ from shardwise._errors import VocabularyError as VocabularyError
 from shardwise._hashing import Buckets as Buckets
 from shardwise._hashing import hash_buckets as hash_buckets
 from shardwise._lookup import embedding_lookup as embedding_lookup
+from shardwise._lookup_sparse import embedding_lookup_sparse as embedding_lookup_sparse
+from shardwise._lookup_sparse import safe_embedding_lookup_sparse as safe_embedding_lookup_sparse
 from shardwise._partition import Partition as Partition
+from shardwise._quantize import QuantizationLoss as QuantizationLoss
+from shardwise._quantize import dequantize_rows as dequantize_rows
+from shardwise._quantize import quantization_error as quantization_error
+from shardwise._quantize import quantize_rows as quantize_rows
 from shardwise._runtime import empty_cache as empty_cache
 from shardwise._runtime import num_threads as num_threads
 from shardwise._runtime import set_num_threads as set_num_threads
@@ -81,3 +90,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
+
+
+# `from shardwise import *` takes those that are imported later, too.
+__all__ = [name for name in __dir__() if not name.startswith("_")]

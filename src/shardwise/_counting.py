@@ -227,6 +227,10 @@ def _chunks(tokens: Any) -> Iterator[list[Any]]:
         items = iter(tokens)
     except TypeError:
         raise TokenTypeError(f"expected an iterable of tokens, got {tokens!r:.60}") from None
+    if isinstance(tokens, Mapping):  # each key is a token: a tuple is no sentence here
+        while part := list(islice(items, _CHUNK)):
+            yield part
+        return
     chunk: list[Any] = []
     place = 0
     while part := list(islice(items, _CHUNK)):
@@ -325,7 +329,12 @@ class Choice:
                 f"expected specials as a list of tokens, got one token, {self.specials!r:.60}; "
                 f"write [{self.specials!r:.60}]"
             )
-        object.__setattr__(self, "specials", tuple(self.specials))
+        try:
+            object.__setattr__(self, "specials", tuple(self.specials))
+        except TypeError:
+            raise OptionError(
+                f"expected specials as a list of tokens, got {self.specials!r:.60}"
+            ) from None
         object.__setattr__(self, "min_count", _whole("min_count", self.min_count, 1))
         if self.max_size is not None:
             fixed = len(self.specials)

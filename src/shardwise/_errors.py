@@ -27,6 +27,10 @@ class PartitionError(ShardwiseError, ValueError):
     """A partition is impossible, or the shards are not cut as it says."""
 
 
+class BagError(ShardwiseError, ValueError):
+    """Offsets, splits, indices or weights do not make bags of ids."""
+
+
 class OutputError(ShardwiseError, ValueError):
     """`out` cannot take the result."""
 

@@ -48,6 +48,11 @@ class Rows:
 
     def lookup_into(self, ids: numpy.typing.NDArray[Any], out: numpy.typing.NDArray[Any] | None, policy: str, default_row: int, max_norm: float) -> numpy.typing.NDArray[Any]: ...
 
+    def pool(self, ids: numpy.typing.NDArray[Any], offsets: numpy.typing.NDArray[numpy.int64], weights: numpy.typing.NDArray[Any] | None, combiner: str, policy: str, stand_in: int, max_norm: float, padding: int | None, empty_row: int | None, skip_negative: bool, skip_weightless: bool) -> numpy.typing.NDArray[Any]:
+        """
+        Bags of rows, each combined to one: `offsets` has one entry more than there are bags.
+        """
+
     def prefetch(self, ids: numpy.typing.NDArray[Any]) -> None:
         """Starts reading the rows' pages on another thread."""
 
@@ -210,3 +215,15 @@ def hash_buckets(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order
     """
     Fills `buckets` with the hash of each token modulo `count`: Fingerprint64, or SipHash-2-4 with a key.
     """
+
+@overload
+def quantize_rows(rows: Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)], format: str, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu')]) -> int: ...
+
+@overload
+def quantize_rows(rows: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), device='cpu', writable=False)], format: str, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu')]) -> int:
+    """
+    Rows to int8 or int4; uint16 holds the bits of float16. Returns the first row that the format cannot hold, or their number.
+    """
+
+def dequantize_rows(packed: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), device='cpu', writable=False)], format: str, out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
+    """The float32 values of int8 or int4 rows."""

@@ -11,10 +11,12 @@ import numpy as np
 
 from shardwise import _native
 from shardwise._arrays import as_row_shape, as_rows, as_values, is_usable, private_copy
+from shardwise._bags import Bags, as_bags
 from shardwise._errors import IdTypeError, OutputError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
 from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
 from shardwise._partition import Partition, as_partition, check_shard_sizes
+from shardwise._pool import Combiner, pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -310,6 +312,14 @@ class Table:
     def __len__(self) -> int:
         return self._shape[0]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._mode is not None:
+            raise TableError(
+                f"expected a table in memory to copy or pickle, got one of files (mode "
+                f"{self._mode!r}); pass its path, and open it again there: its pages are shared"
+            )
+        return _remade, (self._shards, self._partition)
+
     def __repr__(self) -> str:
         return f"Table(shape={self._shape}, dtype={self._dtype}, partition={self._partition})"
 
@@ -361,7 +371,7 @@ class Table:
         limit = as_limit(max_norm)
         clip_later = limit < NO_LIMIT and not clips_in_kernel(self._dtype)
         if out is not None:
-            self._check_out(out, ids)
+            self._check_out(out, ids.shape, (ids,))
         direct = out is not None and out.flags.carray
         try:
             rows = self._rows.lookup_into(ids, out if direct else None, policy, default_row, limit)
@@ -373,6 +383,90 @@ class Table:
             return rows
         np.copyto(out, rows)
         return out
+
+    def pool(
+        self,
+        ids: Any,
+        offsets: Any = None,
+        *,
+        weights: Any = None,
+        combiner: Combiner = "sum",
+        include_last_offset: bool = False,
+        max_norm: float | None = None,
+        out_of_range: OutOfRange = "error",
+        padding_id: int | None = None,
+        default_id: int | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Combine the rows of each bag of ids to one row, in one pass.
+
+        Of a bag with the rows e_1 ... e_n and the weights w_1 ... w_n (1 by default): "sum" is
+        sum(w_i e_i), "mean" is the sum / sum(w_i), "sqrtn" the sum / sqrt(sum(w_i^2)), "max" the
+        largest w_i e_i of each element, where NaN is larger than all. A division by zero gives
+        zeros. Rows are added in the order of the ids, in float32 (float64 for float64 rows), so the
+        result is the same for every partition and number of threads; it is rounded once, to the
+        table's dtype. An array of all the rows is never made.
+
+        Args:
+            ids: with `offsets`, integers of shape (ids,). Without: integers of shape (bags, ids of
+                a bag) or of more dimensions, of which the last is the bag; a list of bags of any
+                lengths; `SparseIds` or `RaggedIds`, or what has TensorFlow's, torch's or SciPy's
+                attributes for these.
+            offsets: where each bag begins in `ids`, as for `torch.nn.functional.embedding_bag`.
+            weights: None, or numbers in the same form as the ids. They are taken as float32
+                (float64 for float64 rows).
+            combiner: "sum", "mean", "sqrtn" or "max".
+            include_last_offset: the last offset is the end of the last bag.
+            max_norm: scale rows with a larger L2 norm down to this one before they are combined.
+            out_of_range: what an id outside the table does; see `lookup`. A row of zeros is a
+                member of its bag and counts in the mean.
+            padding_id: ids equal to this one are no part of their bag.
+            default_id: empty bags get the row of this id, else zeros.
+            out: an array of the result's shape and dtype that takes it and is returned.
+
+        Returns:
+            An array of shape (bags, ...) + `table.shape[1:]`, of the table's dtype.
+
+        Raises:
+            IdOutOfRangeError: an id is outside the table.
+            IdTypeError: ids or offsets are not integers.
+            BagError: ids, offsets and weights do not make bags.
+            TableError: the rows are not of floating-point numbers of 16, 32 or 64 bits.
+            OptionError: an option has a value that it cannot have.
+            OutputError: `out` cannot take the result.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> table = Table.from_array(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+            >>> table.pool([0, 1, 2], [0, 2])
+            array([[4., 6.],
+                   [5., 6.]])
+            >>> table.pool([[0, 2], [1, 1]], weights=[[3, 1], [1, 1]], combiner="mean")
+            array([[2., 3.],
+                   [3., 4.]])
+
+        The formulas are those of `tf.nn.embedding_lookup_sparse`,
+        https://www.tensorflow.org/api_docs/python/tf/nn/embedding_lookup_sparse.
+        """
+        bags = as_bags(ids, offsets, weights, include_last_offset=include_last_offset)
+        if out is not None:
+            self._check_out(out, bags.lead, (bags.values,))
+        found = self._pool(
+            bags,
+            combiner=combiner,
+            max_norm=max_norm,
+            out_of_range=out_of_range,
+            padding_id=padding_id,
+            default_id=default_id,
+        )
+        if out is None:
+            return found
+        np.copyto(out, found)
+        return out
+
+    def _pool(self, bags: Bags, **options: Any) -> NDArray[Any]:
+        return pool(self._rows, self._shape, self._dtype, bags, **options)
 
     def __getitem__(self, ids: Any) -> NDArray[Any]:
         """Return `lookup(ids)`."""
@@ -514,8 +608,10 @@ class Table:
         position, value = map(int, str(error).split())
         return out_of_range_error(ids.shape, position, value, len(self))
 
-    def _check_out(self, out: object, ids: NDArray[Any]) -> None:
-        shape = ids.shape + self._shape[1:]
+    def _check_out(
+        self, out: object, lead: tuple[int, ...], given: tuple[NDArray[Any], ...]
+    ) -> None:
+        shape = lead + self._shape[1:]
         if not isinstance(out, np.ndarray):
             raise OutputError(f"expected out as a NumPy array, got {type(out).__name__}")
         if out.shape != shape or out.dtype != self._dtype:
@@ -525,12 +621,16 @@ class Table:
             )
         if not out.flags.writeable:
             raise OutputError("expected out as an array that can be written, got a read-only one")
-        for array in (ids, *self._shards):
+        for array in (*given, *self._shards):
             if np.may_share_memory(out, array):
                 raise OutputError(
                     "expected out as memory of its own, got an array that overlaps the table or "
                     "the ids; pass a copy, or leave out away"
                 )
+
+
+def _remade(shards: Sequence[NDArray[Any]], partition: Partition) -> Table:
+    return Table._make(shards, partition)
 
 
 def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:

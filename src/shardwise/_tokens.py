@@ -147,6 +147,8 @@ def build_slots(data: Bytes, offsets: Ids) -> tuple[Slots, Ids, int]:
 def as_arrow(tokens: Any, *, numbers: bool = False) -> Any:
     """A pyarrow.ChunkedArray of Arrow's `tokens`; None for other objects. Never imports pyarrow.
 
+    A column of lists that is no array of pyarrow's own, such as a Series, is another object, too.
+
     Raises:
         TokenTypeError: it is an Arrow array of something else than strings, or with `numbers` of
             integers, which become their decimal digits.
@@ -168,6 +170,12 @@ def as_arrow(tokens: Any, *, numbers: bool = False) -> Any:
                 return None
         except (TypeError, ValueError, pa.ArrowException):
             return None  # a column of mixed objects, say, which is still a sequence
+    if pa.types.is_null(array.type):  # what a column without a value, perhaps empty, becomes
+        return array.cast(pa.large_string())
+    if "list" in str(array.type).partition("<")[0] and not isinstance(
+        tokens, (pa.Array, pa.ChunkedArray)
+    ):
+        return None  # a column of lists, which is a nest of sequences
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if numbers and pa.types.is_integer(kind):
         return array.cast(kind).cast(pa.large_string())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from shardwise import formats, store
@@ -17,6 +17,8 @@ from shardwise.words._subwords import Subwords
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from shardwise.store._manifest import Manifest
 
 
 class Vectors:
@@ -59,7 +61,7 @@ class Vectors:
         self._table = table
         self._vocabulary = vocabulary
         self._subwords: Subwords | None = None
-        self._origin: tuple[str, int] | None = None  # the directory, and its generation
+        self._origin: tuple[str, Manifest] | None = None  # the directory, and what it then held
 
     def _with_subwords(self, metadata: Mapping[str, Any], place: str) -> Vectors:
         """Take the rule for unknown words that a model of fastText left in its metadata."""
@@ -94,7 +96,7 @@ class Vectors:
                 "open it with Table.open"
             )
         vectors = cls(stored.table, stored.vocabulary)
-        vectors._origin = os.path.realpath(path), stored.manifest.generation
+        vectors._origin = os.path.realpath(path), stored.manifest
         return vectors._with_subwords(stored.manifest.metadata, os.fspath(path))
 
     @classmethod
@@ -357,10 +359,10 @@ class Vectors:
         lower id comes first. A row of zeros, or with a NaN or an infinity, has similarity 0.
 
         Args:
-            positive: a word or a list of them; instead of a word may stand a (word, weight) pair,
-                or a vector as an array of the shape of a row. Words count as unit vectors, vectors
-                as they are. A list of lists is a batch of queries, which is much faster than one
-                by one.
+            positive: a word, or a list or an array of them; instead of a word may stand a (word,
+                weight) pair, or a vector as an array of the shape of a row. Words count as unit
+                vectors, vectors as they are. A list of lists is a batch of queries, which is much
+                faster than one by one.
             negative: likewise, with the weight -1. For a batch, a list of as many lists.
             topn: how many.
             restrict: search the first tokens only, so many.
@@ -373,6 +375,7 @@ class Vectors:
 
         Raises:
             UnknownTokenError: a word is not in the vocabulary; the unknown token stands for none.
+            TokenTypeError: a word is neither `str` nor `bytes`.
             OptionError: a query is empty, or `topn` or `restrict` is no such number.
             TableError: the rows are not of real numbers, or a vector has another shape.
             MissingLibraryError: `as_frame`, and pandas is not installed.
@@ -476,9 +479,12 @@ class Vectors:
 
         For vectors opened from disk the index is kept in a file beside the table, and mapped when
         it is opened again. It is refused when the table was changed since. For vectors in memory
-        it is built anew, of the rows as they are now. It is a graph (Malkov and Yashunin, 2016,
-        https://arxiv.org/abs/1603.09320), by usearch; with `expansion_search` the recall rises and
-        the speed falls. An index that somebody made to do harm can do it: open your own.
+        it is built anew, of the rows as they are now. An index that is open does not follow what
+        is written to the rows later: it may miss more of the neighbours then.
+
+        It is a graph (Malkov and Yashunin, 2016, https://arxiv.org/abs/1603.09320), by usearch;
+        with `expansion_search` the recall rises and the speed falls. An index that somebody made
+        to do harm can do it: open your own.
 
         Args:
             path: the file, by default `index.safetensors` in the table's directory.
@@ -877,6 +883,10 @@ class Vectors:
 
     def __len__(self) -> int:
         return len(self._vocabulary)
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the tokens in the order of their ids."""
+        return iter(self._vocabulary)
 
     def __repr__(self) -> str:
         return f"Vectors({self._table!r}, {self._vocabulary!r})"

@@ -579,11 +579,19 @@ class Vocabulary:
             return self._known_arrow(array)
         flat, shape = flatten(tokens, numbers=numbers)
         ids = self._known(flat)
+        if ids.size != math.prod(shape):
+            raise _changed()
         return int(ids[0]) if isinstance(tokens, (int, np.integer)) else ids.reshape(shape)
 
     def _known(self, tokens: Sequence[Token]) -> Ids:
+        def tokens_at(missing: Ids) -> list[Token]:
+            try:
+                return [tokens[i] for i in missing.tolist()]
+            except IndexError:  # another thread took them out of the list
+                raise _changed() from None
+
         ids = self._find(tokens, self._id_for_missing())
-        self._replace_unknown(ids, lambda missing: [tokens[i] for i in missing.tolist()])
+        self._replace_unknown(ids, tokens_at)
         return ids
 
     def _known_arrow(self, array: Any) -> Ids:
@@ -644,10 +652,7 @@ class Vocabulary:
         self, wanted: Bytes, offsets: NDArray[Any], ids: Ids, missing: int = -1
     ) -> None:
         if len(ids) != len(offsets) - 1:
-            raise VocabularyError(
-                f"expected a list of tokens that stays as it is, got {len(offsets) - 1} tokens "
-                f"after {len(ids)}; encode a copy of it"
-            )
+            raise _changed()
         if self._is_cold:
             self._expect(len(ids))
         arrays = self._data, self._offsets, self._slots
@@ -867,6 +872,13 @@ def _shown(token: bytes) -> str:
 
 def _damaged(error: object) -> VocabularyError:
     return VocabularyError(f"{error}; write the vocabulary again")
+
+
+def _changed() -> VocabularyError:
+    return VocabularyError(
+        "expected a list of tokens that stays as it is, got one that changed while it was read; "
+        "encode a copy of it"
+    )
 
 
 def _nested(strings: list[str], shape: tuple[int, ...]) -> list[Any]:

@@ -10,16 +10,18 @@ import typer
 from rich import box
 from rich.table import Table as Grid
 
-from shardwise import TableError, Vocabulary
+from shardwise import Vocabulary
 from shardwise.cli._print import Printer
 from shardwise.cli._words import print_json, word_blocks
-from shardwise.store import open_table
 
 _WORDS = 1 << 16  # at once
 
 
 def encode(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="a table directory")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="a table directory, or a vocabulary's .safetensors"),
+    ],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[WORD]...", help="by default a word a line of standard input"),
@@ -37,7 +39,7 @@ def encode(
 
     Example: shardwise encode glove --unknown -1 < words.txt
     """
-    vocabulary = _vocabulary(table)
+    vocabulary = Vocabulary.open(table)
     found = ((block, _encoded(vocabulary, block, unknown)) for block in word_blocks(words, _WORDS))
     if as_json:
         print_json(
@@ -51,13 +53,6 @@ def encode(
             _print_grid(block, ids)
         else:
             print("\n".join(map(str, ids)), flush=True)
-
-
-def _vocabulary(path: Path) -> Vocabulary:
-    stored = open_table(path)
-    if stored.vocabulary is None:
-        raise TableError(f"expected a table with a vocabulary at {path}, got one without")
-    return stored.vocabulary
 
 
 def _encoded(vocabulary: Vocabulary, words: list[str], unknown: int | None) -> list[int]:

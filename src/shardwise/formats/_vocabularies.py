@@ -124,7 +124,7 @@ def open_vocabulary(
             counts=parts.counts,
             aliases=parts.aliases,
             casefold=casefold,
-            normal_form=normal_form if is_told else parts.normal_form,
+            normal_form=parts.normal_form if normal_form is None else normal_form,
         )
     except VocabularyError as error:
         raise file_error(name, error) from None

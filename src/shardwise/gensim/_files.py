@@ -56,7 +56,15 @@ def read(
     if binary and no_header:
         raise OptionError("expected binary=False with no_header, got True; only text has no header")
     form = "word2vec-binary" if binary else "glove" if no_header else "word2vec-text"
-    source = formats.open(path, format=form, limit=limit)
+    try:
+        source = formats.open(path, format=form, limit=limit)
+    except FormatError as error:
+        other = "binary=False" if binary else "binary=True" if not no_header else "no_header=False"
+        raise FormatError(
+            f"{error}. It was read as {form}: if that is not what it is, pass {other}"
+            + ("" if binary or no_header else ", or no_header=True for GloVe's files")
+            + "; for fastText's models there is load_facebook_vectors"
+        ) from None
     vocabulary = source.vocabulary
     assert vocabulary is not None
     try:

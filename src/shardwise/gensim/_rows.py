@@ -49,6 +49,12 @@ class Rows:
         self._norms: NDArray[Any] | None = None
         self.expandos: dict[str, NDArray[Any]] = {}
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TableError(
+            f"expected {type(self).__name__} to be copied by a file, got a copy or a pickle of the "
+            "object; save(path) it, and load(path) it where it is needed: processes share its pages"
+        )
+
     @property
     def vector_size(self) -> int:
         """How many values a vector has."""

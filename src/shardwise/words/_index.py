@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from shardwise._errors import (
 )
 from shardwise._runtime import num_threads
 from shardwise._safetensors import make_header, map_tensors
-from shardwise.store._files import FileWriter
-from shardwise.store._manifest import read_manifest
+from shardwise.store._files import FileReader, FileWriter, is_large
+from shardwise.store._manifest import DataFile, Manifest, read_manifest
 from shardwise.words import _neighbours
 from shardwise.words._search import Floats, Ids, Queries, check_rows, directions, row_width, search
 
@@ -35,6 +36,8 @@ _VERSION = 1
 _DTYPES = ("f32", "f16", "bf16", "i8")
 _SPARE = 20  # candidates beyond those asked for: their order by rounded values is not the true one
 _MOST = 4096  # rows that are put in at once; an interruption is heard between them
+_BLOCK_BYTES = 8 << 20  # of a file, read at once
+_ALONE = 1024  # first rows, put in by one thread: several at once leave some that are not found
 _Progress = Callable[[int, int], object]
 
 
@@ -46,12 +49,20 @@ class Index:
         path: the file, or None.
     """
 
-    __slots__ = ("_graph", "_kept", "path", "vectors")
+    __slots__ = ("_graph", "_kept", "_made_of", "path", "vectors")
 
-    def __init__(self, vectors: Vectors, graph: Any, path: str | None, kept: Any = None) -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        graph: Any,
+        path: str | None,
+        made_of: dict[str, Any] | None = None,
+        kept: Any = None,
+    ) -> None:
         self.vectors = vectors
         self.path = path
         self._graph = graph
+        self._made_of = made_of  # the table on disk; None: of rows in memory
         self._kept = kept  # the mapped bytes, where the graph is one of a file
 
     def most_similar(
@@ -129,9 +140,16 @@ class Index:
         Raises:
             TableNotFoundError: there is no directory to write it in.
             TableError: the vectors are in memory alone, or were replaced where they lie.
+            StoreError: the table was written to since the index was made of it.
             OSError: the file cannot be written.
         """
-        _save(self._graph, os.fspath(path), _state(self.vectors))
+        state = _state(self.vectors)
+        if state != self._made_of:
+            raise StoreError(
+                f"expected the table at {self.vectors._origin[0]} as it was when this index was "  # type: ignore[index]
+                "made of it, got one written to since; build it again with index(rebuild=True)"
+            )
+        _save(self._graph, os.fspath(path), state)
 
     def __len__(self) -> int:
         return len(self._graph)
@@ -174,7 +192,7 @@ def index(
             "got one that changed; stop what writes to it, and try again"
         )
     _save(graph, where, state)
-    return Index(vectors, graph, where)
+    return Index(vectors, graph, where, state)
 
 
 def _usearch() -> Any:
@@ -204,14 +222,18 @@ def _build(
     table, count = vectors.table, len(vectors)
     graph = library.Index(ndim=max(1, row_width(table)), metric="ip", **settings)
     step = max(1, min(_MOST, (32 << 20) // max(1, row_width(table))))
-    for begin in range(0, count, step):
-        ids = np.arange(begin, min(begin + step, count))
+    begin = 0
+    while begin < count:
+        alone = begin < _ALONE
+        ids = np.arange(begin, min(begin + (min(step, _ALONE) if alone else step), count))
         rows = directions(table.lookup(ids)).astype(np.float32)
         some = rows.any(axis=1)  # rows of zeros are near nothing
         if some.any():
-            graph.add(ids[some].astype(np.uint64), rows[some], threads=num_threads())
+            threads = 1 if alone else num_threads()
+            graph.add(ids[some].astype(np.uint64), rows[some], threads=threads)
+        begin += len(ids)
         if progress is not None:
-            progress(int(ids[-1]) + 1, count)
+            progress(begin, count)
     return graph
 
 
@@ -222,21 +244,50 @@ def _state(vectors: Vectors) -> dict[str, Any]:
             "expected vectors that were opened from a table on disk, to keep an index of them in "
             "a file, got ones in memory; save them, and open them with Vectors.open"
         )
-    path, generation = vectors._origin
+    path, opened = vectors._origin
     manifest = read_manifest(path)
-    if manifest.generation != generation:
+    if not _is_same(manifest, opened):
         raise TableError(
             f"expected the table at {path} as it was when it was opened, got one written since; "
             "open it again with Vectors.open"
         )
-    files = []
-    for entry in manifest.data_files():
-        known: Any = entry.xxh128
-        if known is None:  # changed in place: there is only the time to tell by
-            status = os.stat(os.path.join(path, entry.file))
-            known = [status.st_size, status.st_mtime_ns]
-        files.append(known)
-    return {"shape": list(manifest.shape), "dtype": manifest.dtype, "files": files}
+    # A file that was changed in place has no checksum, and its time does not tell: what is written
+    # through a map does not always set it.
+    files = [entry.xxh128 or _digest(path, entry) for entry in manifest.data_files()]
+    return {
+        "shape": list(manifest.shape),
+        "dtype": manifest.dtype,
+        # The same files are other rows where they are dealt out in another way.
+        "partition": manifest.partition.to_json(),
+        "files": files,
+    }
+
+
+def _digest(path: str, entry: DataFile) -> str:
+    """Return the checksum of a data file as it is now."""
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    with closing(FileReader(path, entry, release=is_large(entry.bytes))) as reader:
+        block = np.empty(min(_BLOCK_BYTES, reader.size), np.uint8)
+        for offset in range(0, reader.size, _BLOCK_BYTES):
+            part = block[: reader.size - offset]
+            reader.read(offset, part)
+            digest.update(part.data)
+    return digest.hexdigest()
+
+
+def _is_same(manifest: Manifest, opened: Manifest) -> bool:
+    """Whether a directory holds the table that was opened, or that one changed in place.
+
+    The generation does not tell it alone: a directory that was removed and made again counts anew.
+    """
+    now, then = (
+        (m.generation, m.shape, m.dtype, m.partition, [e.file for e in m.data_files()])
+        for m in (manifest, opened)
+    )
+    digests = zip(manifest.data_files(), opened.data_files(), strict=False)
+    return now == then and all(a.xxh128 in (None, b.xxh128) or b.xxh128 is None for a, b in digests)
 
 
 def _save(graph: Any, path: str, state: dict[str, Any]) -> None:
@@ -306,4 +357,4 @@ def _open(
         raise StoreError(
             f"{path} is broken: {what}; build it again with index(rebuild=True)"
         ) from None
-    return Index(vectors, graph, path, data)
+    return Index(vectors, graph, path, state, data)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise._errors import OptionError, TableError, UnknownTokenError
+from shardwise._errors import OptionError, TableError, TokenTypeError
 from shardwise._vocabulary import Vocabulary
 from shardwise.words import _frames, _search
 from shardwise.words._search import (
@@ -23,6 +23,7 @@ from shardwise.words._search import (
     row_width,
     search,
 )
+from shardwise.words._spelling import unknown_words_error
 
 if TYPE_CHECKING:
     from shardwise._table import Table
@@ -49,12 +50,9 @@ def known_ids(vocabulary: Vocabulary, tokens: Sequence[Any]) -> list[int]:
     """
     ids = vocabulary._find(list(tokens))
     if (ids < 0).any():
-        missing = list(dict.fromkeys(t for t, i in zip(tokens, ids, strict=True) if i < 0))
-        shown = ", ".join(map(repr, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        raise UnknownTokenError(
-            f"expected tokens of the vocabulary, got {shown}; leave them out "
-            "(`token in vectors`): the unknown token has no neighbours that would be theirs"
-        )
+        missing = dict.fromkeys(t for t, i in zip(tokens, ids, strict=True) if i < 0)
+        advice = "leave them out: what stands for unknown tokens has no neighbours of theirs"
+        raise unknown_words_error(vocabulary, tuple(missing), advice)
     return [int(i) for i in ids]
 
 
@@ -119,11 +117,19 @@ Item: TypeAlias = tuple[Any, float]  # a token or a vector, and its weight
 
 def _items(given: Any, weight: float) -> list[Item]:
     """One query's positive or negative side, each item with its weight."""
+    if isinstance(given, np.ndarray) and given.dtype.kind in "USOT":
+        given = given.ravel().tolist()  # words
     if isinstance(given, (str, bytes)) or (isinstance(given, np.ndarray) and given.ndim == 1):
         given = [given]
     elif isinstance(given, tuple) and len(given) == 2 and _is_weight(given[1]):
         given = [given]  # a pair by itself
     items = []
+    try:
+        given = iter(given)
+    except TypeError:
+        raise TokenTypeError(
+            f"expected a word, a list of words or a vector as an array, got {given!r:.80}"
+        ) from None
     for item in given:
         if isinstance(item, tuple):
             if len(item) != 2 or not _is_weight(item[1]):

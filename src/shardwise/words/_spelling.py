@@ -44,25 +44,34 @@ def nearest_spellings(vocabulary: Vocabulary, token: str | bytes) -> list[str]:
     return vocabulary.decode(found[:_SHOWN])
 
 
-def unknown_words_error(vocabulary: Vocabulary, tokens: tuple[Any, ...]) -> UnknownTokenError:
+_LOOKUP = (
+    "leave out what is not `in vectors`, or say what stands for it, as in lookup(..., "
+    'unknown="zeros")'
+)
+
+
+def unknown_words_error(
+    vocabulary: Vocabulary, tokens: tuple[Any, ...], advice: str = _LOOKUP
+) -> UnknownTokenError:
     """Return the error about distinct tokens outside the vocabulary; of few, with suggestions.
 
     They are looked for when the message is read: a loop that catches `KeyError` does not wait.
     """
-    error = UnknownTokenError(_message(tokens, [""] * len(tokens)))
+    error = UnknownTokenError(_message(tokens, [""] * len(tokens), advice))
     error.tokens = tokens
     if len(tokens) <= _MOST_TOKENS:
-        error._explain = lambda: _message(tokens, [_hint(vocabulary, token) for token in tokens])
+        error._explain = lambda: _message(
+            tokens, [_hint(vocabulary, token) for token in tokens], advice
+        )
     return error
 
 
-def _message(tokens: tuple[Any, ...], hints: list[str]) -> str:
+def _message(tokens: tuple[Any, ...], hints: list[str], advice: str) -> str:
     named = [f"{token!r:.100}{hint}" for token, hint in zip(tokens[:_NAMED], hints, strict=False)]
     return (
         f"expected tokens of the vocabulary, got {len(tokens)} that "
         f"{'is' if len(tokens) == 1 else 'are'} not: {', '.join(named)}"
-        f"{', ...' if len(tokens) > _NAMED else ''}; leave out what is not `in vectors`, or say "
-        'what stands for it, as in lookup(..., unknown="zeros")'
+        f"{', ...' if len(tokens) > _NAMED else ''}; {advice}"
     )
 
 

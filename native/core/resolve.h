@@ -1,0 +1,116 @@
+#pragma once
+// Where the rows of ids lie, for the kernels alone: this file is compiled once per instruction level, in
+// their namespace.
+
+#include "core/gather.h"
+
+namespace shardwise::SHARDWISE_LEVEL {
+namespace {
+
+/// Every line that the row touches. `Level`: 3 asks for the first cache, best for rows that are in the second
+/// already; 2 asks for the second, best for rows that come from memory.
+template <int Level> SHARDWISE_INLINE void prefetch(const std::byte *row, size_t bytes) {
+#if defined(__GNUC__)
+    const std::byte *line = row - reinterpret_cast<uintptr_t>(row) % 64;
+    for (; line < row + bytes; line += 64)
+        __builtin_prefetch(line, 0, Level);
+#else
+    (void)row, (void)bytes;
+#endif
+}
+
+/// The id to read in place of one outside the table, for clamp, wrap and row.
+__attribute__((noinline)) uint64_t replace_id(const Gather &task, uint64_t id) {
+    const uint64_t rows = task.partition.num_rows;
+    const bool negative = task.id_type != IdType::u64 && static_cast<int64_t>(id) < 0;
+    if (task.out_of_range == OutOfRange::clamp)
+        return negative ? 0 : rows - 1;
+    if (task.out_of_range == OutOfRange::wrap) {
+        if (!negative)
+            return id % rows;
+        const uint64_t rest = (0 - id) % rows;
+        return rest == 0 ? 0 : rows - rest;
+    }
+    return task.default_row;
+}
+
+/// Where the rows of ids [begin, begin + count) lie; returns how many there are before the first one that is
+/// refused. `skip(i, id)` is true where the place shall be null: of id `begin + i`, a negative one as it is
+/// when 64 bits are taken for unsigned.
+template <Strategy S, class T, class Skip>
+size_t resolve(const Gather &task, size_t begin, size_t count, const std::byte **rows, const Skip &skip) {
+    // Volatile: each id is read once, so that what another thread writes there between the check and the use
+    // cannot lead outside the table.
+    const volatile T *const ids = static_cast<const volatile T *>(task.ids) + begin;
+    // By reference: a copy on the stack would wait there behind all the rows that are still being written.
+    const PartitionView &partition = task.partition;
+    const Shard *const shards = task.shards;
+    for (size_t i = 0; i < count; ++i) {
+        uint64_t id =
+            static_cast<uint64_t>(static_cast<int64_t>(ids[i])); // a negative one becomes larger than any
+        if (skip(i, id)) {
+            rows[i] = nullptr;
+            continue;
+        }
+        if (__builtin_expect(id >= partition.num_rows, 0)) {
+            if (task.out_of_range == OutOfRange::error)
+                return i;
+            if (task.out_of_range == OutOfRange::zeros) {
+                rows[i] = task.zero_row;
+                continue;
+            }
+            id = replace_id(task, id);
+        }
+        const Place place = locate<S>(partition, id);
+        const Shard &shard = shards[place.shard];
+        rows[i] = shard.data + static_cast<ptrdiff_t>(place.row) * shard.stride;
+    }
+    return count;
+}
+
+/// No id is passed over.
+struct NoSkip {
+    SHARDWISE_INLINE bool operator()(size_t, uint64_t) const { return false; }
+};
+
+template <class Skip>
+using Resolve = size_t (*)(const Gather &, size_t, size_t, const std::byte **, const Skip &);
+
+template <Strategy S, class Skip> Resolve<Skip> with_type(IdType type) {
+    switch (type) {
+    case IdType::i8:
+        return resolve<S, int8_t, Skip>;
+    case IdType::i16:
+        return resolve<S, int16_t, Skip>;
+    case IdType::i32:
+        return resolve<S, int32_t, Skip>;
+    case IdType::u8:
+        return resolve<S, uint8_t, Skip>;
+    case IdType::u16:
+        return resolve<S, uint16_t, Skip>;
+    case IdType::u32:
+        return resolve<S, uint32_t, Skip>;
+    case IdType::u64:
+        return resolve<S, uint64_t, Skip>;
+    case IdType::i64:
+        break;
+    }
+    return resolve<S, int64_t, Skip>;
+}
+
+template <class Skip> Resolve<Skip> choose_resolve(const Gather &task) {
+    switch (task.partition.strategy) {
+    case Strategy::mod:
+        return with_type<Strategy::mod, Skip>(task.id_type);
+    case Strategy::div:
+        return with_type<Strategy::div, Skip>(task.id_type);
+    case Strategy::ranges:
+        return with_type<Strategy::ranges, Skip>(task.id_type);
+    case Strategy::whole:
+        break;
+    }
+    return with_type<Strategy::whole, Skip>(task.id_type);
+}
+
+} // namespace
+} // namespace shardwise::SHARDWISE_LEVEL
