@@ -96,7 +96,12 @@ struct Float16Row {
     SHARDWISE_INLINE Float16Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
         const std::byte *const from = data + 2 * column;
-#if defined(__F16C__)
+#if defined(__AVX512F__)
+        // Masked, for the plain form makes compilers warn of what it leaves undefined.
+        if constexpr (L == 16)
+            return reinterpret_cast<Vec<float, L>>(
+                _mm512_maskz_cvtph_ps(static_cast<__mmask16>(0xffff), load<__m256i>(from)));
+#elif defined(__F16C__)
         if constexpr (L == 16) {
             const __m256 halves[2] = {_mm256_cvtph_ps(load<__m128i>(from)),
                                       _mm256_cvtph_ps(load<__m128i>(from + 16))};
