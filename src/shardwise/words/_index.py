@@ -23,7 +23,8 @@ from shardwise._errors import (
 )
 from shardwise._runtime import num_threads
 from shardwise._safetensors import make_header, map_tensors
-from shardwise.store._files import FileReader, FileWriter, is_large
+from shardwise.formats._write import replacing
+from shardwise.store._files import FileReader, is_large
 from shardwise.store._manifest import DataFile, Manifest, read_manifest
 from shardwise.words import _neighbours
 from shardwise.words._search import Floats, Ids, Queries, check_rows, directions, row_width, search
@@ -146,7 +147,7 @@ class Index:
         state = _state(self.vectors)
         if state != self._made_of:
             raise StoreError(
-                f"expected the table at {self.vectors._origin[0]} as it was when this index was "  # type: ignore[index]
+                f"expected the table at {_origin(self.vectors)[0]} as it was when this index was "
                 "made of it, got one written to since; build it again with index(rebuild=True)"
             )
         _save(self._graph, os.fspath(path), state)
@@ -176,8 +177,8 @@ def index(
     settings = _settings(dtype, connectivity, expansion_add, expansion_search)
     if path is None and vectors._origin is None:
         return Index(vectors, _build(library, vectors, settings, progress), None)
-    state = _state(vectors)
-    where = os.path.join(vectors._origin[0], NAME) if path is None else os.fspath(path)  # type: ignore[index]
+    state, folder = _state(vectors), _origin(vectors)[0]
+    where = os.path.join(folder, NAME) if path is None else os.fspath(path)
     if os.path.exists(where) and not rebuild:
         return _open(library, vectors, where, state, expansion_search)
     if not os.access(os.path.dirname(where) or ".", os.W_OK):
@@ -188,8 +189,8 @@ def index(
     graph = _build(library, vectors, settings, progress)
     if _state(vectors) != state:
         raise StoreError(
-            f"expected the table at {vectors._origin[0]} to stay as it is while it is indexed, "  # type: ignore[index]
-            "got one that changed; stop what writes to it, and try again"
+            f"expected the table at {folder} to stay as it is while it is indexed, got one that "
+            "changed; stop what writes to it, and try again"
         )
     _save(graph, where, state)
     return Index(vectors, graph, where, state)
@@ -237,14 +238,19 @@ def _build(
     return graph
 
 
-def _state(vectors: Vectors) -> dict[str, Any]:
-    """What tells a table on disk from what it was before, and from others."""
+def _origin(vectors: Vectors) -> tuple[str, Manifest]:
+    """The directory of a table on disk, and what it held when it was opened."""
     if vectors._origin is None:
         raise TableError(
             "expected vectors that were opened from a table on disk, to keep an index of them in "
             "a file, got ones in memory; save them, and open them with Vectors.open"
         )
-    path, opened = vectors._origin
+    return vectors._origin
+
+
+def _state(vectors: Vectors) -> dict[str, Any]:
+    """What tells a table on disk from what it was before, and from others."""
+    path, opened = _origin(vectors)
     manifest = read_manifest(path)
     if not _is_same(manifest, opened):
         raise TableError(
@@ -305,21 +311,9 @@ def _save(graph: Any, path: str, state: dict[str, Any]) -> None:
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     tensors = {"graph": data, "about": text}
     header = make_header({name: (a.dtype, a.shape) for name, a in tensors.items()})
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = f".{name}.{os.getpid()}.new"
-    try:
-        writer = FileWriter(folder, temporary)
-        for part in (np.frombuffer(header, np.uint8), data, text):
-            writer.write(part)
-        writer.finish()
-        os.replace(os.path.join(folder, temporary), os.path.join(folder, name))
-    except FileNotFoundError:
-        raise TableNotFoundError(
-            f"expected a directory to write the index in at {folder}, got none; make it first"
-        ) from None
-    finally:
-        if os.path.exists(os.path.join(folder, temporary)):
-            os.unlink(os.path.join(folder, temporary))
+    with replacing(path, overwrite=True) as (_, file):
+        for part in (header, data.data, text.data):
+            file.write(part)
 
 
 def _open(
