@@ -25,9 +25,9 @@ BagError(ShardwiseError, ValueError)
 Buckets(count: int, key: tuple[int, int] | None = None, first: int | None = None)
 Buckets.ids(data: Bytes, offsets: Ids, num_tokens: int) -> Ids
 Buckets.start(num_tokens: int) -> int
-Converted(path: str, format: str, to: str, shape: tuple[int, ...], dtype: np.dtype[Any], partition:
-    Partition | None, vocabulary: Vocabulary | None, duplicates: int, nonfinite: int, lost_tokens:
-    int)
+Converted(path: str, format: str, to: str, shape: tuple[int, ...], dtype: np.dtype[Any],
+    row_format: str, partition: Partition | None, vocabulary: Vocabulary | None, duplicates: int,
+    nonfinite: int, lost_tokens: int, loss: QuantizationLoss | None = None)
 Drift(token: ForwardRef('str'), cosine: ForwardRef('float'), distance: ForwardRef('float'), norm:
     ForwardRef('float'), other_norm: ForwardRef('float'), overlap: ForwardRef('float | None') =
     None)
@@ -74,25 +74,28 @@ StoreError(ShardwiseError, ValueError)
 Table()
 Table.close() -> None
 Table.create(path: str | os.PathLike[str], rows: int, dim: int | tuple[int, ...], dtype: Any =
-    'float32', *, shards: int = 1, partition: str | Partition = 'mod', initializer: str |
-    Initializer | RowMaker = 'zeros', overwrite: bool = False, metadata: Mapping[str, Any] | None =
-    None, progress: Callable[[int, int], object] | None = None) -> Table
+    'float32', *, row_format: str | None = None, shards: int = 1, partition: str | Partition =
+    'mod', initializer: str | Initializer | RowMaker = 'zeros', overwrite: bool = False, metadata:
+    Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None = None) -> Table
 Table.describe() -> dict[str, Any]
 Table.dtype: np.dtype[Any]
 Table.flush() -> None
 Table.from_array(array: Any, shards: int = 1, partition: str | Partition = 'mod', *, copy: bool =
-    False) -> Table
-Table.from_shards(shards: Sequence[Any], partition: str | Partition = 'mod') -> Table
+    False, row_format: str | None = None, dim: int | None = None) -> Table
+Table.from_shards(shards: Sequence[Any], partition: str | Partition = 'mod', *, row_format: str |
+    None = None, dim: int | None = None) -> Table
 Table.lookup(ids: Any, *, out: NDArray[Any] | None = None, out_of_range: OutOfRange = 'error',
-    max_norm: float | None = None) -> NDArray[Any]
+    max_norm: float | None = None, dtype: Any = None) -> NDArray[Any]
 Table.mode: str
 Table.open(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Table
 Table.partition: Partition
 Table.pool(ids: Any, offsets: Any = None, *, weights: Any = None, combiner: Combiner = 'sum',
     include_last_offset: bool = False, max_norm: float | None = None, out_of_range: OutOfRange =
-    'error', padding_id: int | None = None, default_id: int | None = None, out: NDArray[Any] | None
-    = None) -> NDArray[Any]
+    'error', padding_id: int | None = None, default_id: int | None = None, dtype: Any = None, out:
+    NDArray[Any] | None = None) -> NDArray[Any]
 Table.prefetch(ids: Any) -> None
+Table.quantize(row_format: str) -> Table
+Table.row_format: str
 Table.save(path: str | os.PathLike[str], *, overwrite: bool = False, metadata: Mapping[str, Any] |
     None = None) -> None
 Table.shape: tuple[int, ...]
@@ -194,6 +197,10 @@ empty_cache() -> int
 hash_buckets(tokens: str | bytes | int | Sequence[Any] | NDArray[Any], num_buckets: int, key:
     Sequence[int] | None = None) -> NDArray[np.int64]
 num_threads() -> int
+pool_tables(tables: Sequence[tuple[Any, ...]], *, combiner: Combiner | Sequence[Combiner] = 'sum',
+    concat: bool = True, include_last_offset: bool = False, max_norm: float | None = None,
+    out_of_range: OutOfRange = 'error', padding_id: int | None = None, dtype: Any = None, out:
+    NDArray[Any] | None = None) -> Any
 quantization_error(rows: Any, packed: Any, format: str | RowFormat) -> QuantizationLoss
 quantize_rows(rows: Any, format: str | RowFormat) -> NDArray[np.uint8]
 safe_embedding_lookup_sparse(embedding_weights: Any, sparse_ids: Any, sparse_weights: Any = None,
@@ -205,7 +212,8 @@ formats.FORMATS
 formats.Progress
 formats.Source(*, path: str, format: str, shape: tuple[int, ...], dtype: np.dtype[Any], vocabulary:
     Vocabulary | None = None, duplicates: int = 0, partition: Partition | None = None, metadata:
-    Mapping[str, Any] = <factory>, _rows: RowReader)
+    Mapping[str, Any] = <factory>, _rows: RowReader, _packed: tuple[Layout, RowReader] | None =
+    None)
 formats.Source.blocks(rows: int | None = None) -> Iterator[NDArray[Any]]
 formats.Source.read(begin: int = 0, end: int | None = None) -> NDArray[Any]
 formats.WRITABLE
@@ -233,16 +241,19 @@ initializers.uniform(low: float = -0.05, high: float = 0.05, *, seed: int = 0) -
 initializers.zeros() -> Initializer
 store.Checked(file: str, bytes: int, state: Literal['ok', 'damaged', 'missing', 'unknown',
     'updated'], expected: str | None, got: str | None, problem: str | None = None)
-store.Manifest(shape: tuple[int, ...], dtype: str, partition: Partition, shards: tuple[DataFile,
-    ...], vocabulary: DataFile | None = None, unknown_id: int | None = None, generation: int = 1,
-    metadata: dict[str, Any] = <factory>)
+store.Manifest(layout: Layout, partition: Partition, shards: tuple[DataFile, ...], vocabulary:
+    DataFile | None = None, unknown_id: int | None = None, generation: int = 1, metadata: dict[str,
+    Any] = <factory>)
 store.Manifest.data_files() -> tuple[DataFile, ...]
+store.Manifest.dtype: str
 store.Manifest.files() -> set[str]
+store.Manifest.row_format: str
+store.Manifest.shape: tuple[int, ...]
 store.Manifest.to_json() -> str
 store.Stored(table: Table, vocabulary: Vocabulary | None, manifest: Manifest)
-store.create_table(path: str | os.PathLike[str], shape: tuple[int, ...], *, dtype: Any, partition:
-    Partition, initializer: Any, overwrite: bool = False, metadata: Mapping[str, Any] | None =
-    None, progress: Callable[[int, int], object] | None = None) -> None
+store.create_table(path: str | os.PathLike[str], shape: tuple[int, ...], *, dtype: Any, row_format:
+    str | None = None, partition: Partition, initializer: Any, overwrite: bool = False, metadata:
+    Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None = None) -> None
 store.open_table(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Stored
 store.open_vocabulary(path: str | os.PathLike[str]) -> Vocabulary
 store.refuse_existing(path: str | os.PathLike[str]) -> None
@@ -258,9 +269,9 @@ store.update_checksums(path: str | os.PathLike[str], *, progress: Callable[[int,
 store.verify_table(path: str | os.PathLike[str], *, update: bool = False, progress: Callable[[int,
     int], object] | None = None) -> list[Checked]
 store.write_blocks(path: str | os.PathLike[str], blocks: Iterable[NDArray[Any]], *, shape:
-    tuple[int, ...], dtype: Any, partition: Partition, vocabulary: Vocabulary | None = None,
-    overwrite: bool = False, metadata: Mapping[str, Any] | None = None, progress: Callable[[int,
-    int], object] | None = None) -> None
+    tuple[int, ...], dtype: Any, row_format: str | None = None, partition: Partition, vocabulary:
+    Vocabulary | None = None, overwrite: bool = False, metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], object] | None = None) -> None
 store.write_table(path: str | os.PathLike[str], table: Table, *, vocabulary: Vocabulary | None =
     None, dtype: Any = None, overwrite: bool = False, metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None) -> None

@@ -153,7 +153,7 @@ def test_convert_overwrites_when_told(home):
         (["convert", "none.txt", "new"], "none.txt: expected a file, got nothing of that name"),
         (["convert", "tiny.txt", "no/new"], "make it first"),
         (["convert", "tiny.txt", "tiny.txt"], "got a file"),
-        (["convert", "tiny.txt", "new", "--dtype", "int8"], "dtype of floats"),
+        (["convert", "tiny.txt", "new", "--dtype", "int16"], "dtype of floats"),
         (["convert", "tiny.txt", "new", "--dtype", "(1e,)f4"], "bfloat16"),
         (["convert", "tiny.txt", "new", "--shards", "0"], "num_shards"),
         (["convert", "tiny.txt", "new", "--partition", "ranges"], '"mod" or "div"'),

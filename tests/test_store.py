@@ -230,6 +230,7 @@ GOLDEN_MANIFEST = """\
   2
  ],
  "dtype": "float32",
+ "row_format": "float32",
  "partition": {
   "strategy": "mod",
   "num_rows": 3,
@@ -864,7 +865,10 @@ def test_names_do_not_lead_out_of_the_directory(victim, name):
         ),
         (("shape",), [5, 4000], "to hold 3 rows in at least 48000 bytes, got 3 rows in 4132 bytes"),
         (("shape",), [5, 2], r"expected a tensor 'weight' of float32 of shape \(3, 2\)"),
-        (("dtype",), "int32", r"'weight' of int32 .*, got float32 of shape \(3, 3\)"),
+        (("dtype",), "int32", "expected row_format to be the dtype.* got 'float32' for int32"),
+        (("row_format",), "int4", r"'weight' of uint8 of shape \(3, 6\), got float32"),
+        (("row_format",), "int2", "expected row_format to be the dtype.* got 'int2'"),
+        (("row_format",), ["int8"], "expected row_format to be the dtype"),
         (("dtype",), "f4", "expected the name of a dtype, got 'f4'"),
         (("partition", "num_shards"), 10**12, "expected a list of 1000000000000 shards"),
         (("shards", 0, "bytes"), 5000, "expected 5000 bytes, got 4132"),

@@ -239,7 +239,7 @@ def interrupt(stage, wanted):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"dtype": "int8"}, OptionError),
+        ({"dtype": "int16"}, OptionError),
         ({"dtype": "nonsense"}, StoreError),
         ({"partition": "ranges"}, PartitionError),
         ({"shards": 0}, PartitionError),

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <limits>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -13,6 +13,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include "arrays.h"
@@ -30,21 +31,25 @@ namespace {
 // Below this a lookup is over before another thread could use the GIL.
 constexpr std::size_t release_bytes = std::size_t{64} << 10;
 
-/// "position id", for Python to make a sentence of.
+/// "position id task", for Python to make a sentence of.
 struct OutOfRangeId : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-Element element_of(const std::string &name) {
+RowFormat format_of(const std::string &name) {
     if (name == "float16")
-        return Element::float16;
+        return RowFormat::float16;
     if (name == "bfloat16")
-        return Element::bfloat16;
+        return RowFormat::bfloat16;
     if (name == "float32")
-        return Element::float32;
+        return RowFormat::float32;
     if (name == "float64")
-        return Element::float64;
-    return Element::opaque;
+        return RowFormat::float64;
+    if (name == "packed int8")
+        return RowFormat::int8;
+    if (name == "packed int4")
+        return RowFormat::int4;
+    return RowFormat::opaque;
 }
 
 OutOfRange policy_of(const std::string &name) {
@@ -61,26 +66,6 @@ OutOfRange policy_of(const std::string &name) {
     throw nb::value_error("unknown policy");
 }
 
-RowFormat format_of(Element element) {
-    switch (element) {
-    case Element::float16:
-        return RowFormat::float16;
-    case Element::bfloat16:
-        return RowFormat::bfloat16;
-    case Element::float32:
-        return RowFormat::float32;
-    case Element::float64:
-        return RowFormat::float64;
-    case Element::opaque:
-        break;
-    }
-    throw nb::type_error("expected rows of floating-point numbers");
-}
-
-std::size_t bytes_of(RowFormat format) {
-    return format == RowFormat::float64 ? 8 : format == RowFormat::float32 ? 4 : 2;
-}
-
 Combiner combiner_of(const std::string &name) {
     if (name == "sum")
         return Combiner::sum;
@@ -93,14 +78,33 @@ Combiner combiner_of(const std::string &name) {
     throw nb::value_error("unknown combiner");
 }
 
+[[noreturn]] void throw_out_of_range(const void *ids, IdType type, std::size_t position,
+                                     std::size_t task = 0) {
+    const Id id = id_at(ids, type, position);
+    throw OutOfRangeId(
+        std::to_string(position) + " " +
+        (id.negative ? std::to_string(static_cast<std::int64_t>(id.bits)) : std::to_string(id.bits)) + " " +
+        std::to_string(task));
+}
+
 using Offsets = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using RowIds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+/// Bags of a table that wait to be combined, and what they need meanwhile.
+struct PoolTask {
+    Pool pool;
+    std::vector<std::int64_t> offsets;
+    std::vector<std::byte> zeros;
+    nb::object rows, ids, weights, out; // kept alive
+};
 
 /// The rows of a table where they lie: a partition, and the arrays that are its shards.
 class Rows {
 public:
+    /// `dtype` and `tail` are those of the rows that a lookup returns, `row_bytes` and `format` of those that
+    /// the shards hold.
     Rows(const Partition &partition, const nb::list &shards, nb::object dtype,
-         std::vector<std::intptr_t> tail, std::size_t row_bytes, const std::string &element, bool mapped)
+         std::vector<std::intptr_t> tail, std::size_t row_bytes, const std::string &format, bool mapped)
         : partition_(partition), owners_(shards), dtype_(std::move(dtype)), tail_(std::move(tail)),
           mapped_(mapped) {
         if (nb::len(shards) != static_cast<std::size_t>(partition.num_shards()))
@@ -122,7 +126,14 @@ public:
         task_.partition = partition_.view();
         task_.shards = shards_.data();
         task_.row_bytes = row_bytes;
-        element_ = element_of(element);
+        task_.format = format_of(format);
+        task_.dim = 1;
+        for (const std::intptr_t length : tail_)
+            task_.dim *= static_cast<std::size_t>(length);
+        if (task_.format != RowFormat::opaque && row_bytes_of(task_.format, task_.dim) != row_bytes)
+            throw nb::value_error("the bytes of a row are not those of its format");
+        if (task_.format == RowFormat::int8 || task_.format == RowFormat::int4)
+            task_.out_format = RowFormat::float32;
     }
     Rows(const Rows &) = delete;
     Rows &operator=(const Rows &) = delete;
@@ -140,23 +151,24 @@ public:
         return out;
     }
 
+    /// `dtype`: of the result, by the name `format`; the rows' own where it is None.
     nb::object lookup_into(nb::handle ids, nb::object out, const std::string &policy,
-                           std::uint64_t default_row, double max_norm) const {
+                           std::uint64_t default_row, double max_norm, nb::handle dtype,
+                           const std::string &format) const {
         const std::optional<IdArray> array = as_id_array(ids);
         if (!array)
             throw nb::type_error("ids must be a contiguous array of integers");
         const bool owned = out.is_none();
         bool fresh = false;
         if (owned)
-            out = new_array(dtype_, array->shape, tail_, &fresh);
+            out = new_array(dtype.is_none() ? nb::handle(dtype_) : dtype, array->shape, tail_, &fresh);
         Gather task = prepare(*array, out);
         task.out_is_fresh = fresh;
         task.out_of_range = policy_of(policy);
         task.default_row = default_row;
-        if (max_norm < std::numeric_limits<double>::infinity()) {
-            task.element = element_;
-            task.max_norm = max_norm;
-        }
+        task.max_norm = max_norm;
+        if (!dtype.is_none())
+            task.out_format = format_of(format);
         const std::vector<std::byte> zeros(task.out_of_range == OutOfRange::zeros ? task.row_bytes : 0);
         task.zero_row = zeros.data();
         if (!owned &&
@@ -165,40 +177,41 @@ public:
             const std::size_t bad =
                 find_out_of_range(task.ids, task.id_type, task.count, task.partition.num_rows);
             if (bad != all_in_range)
-                throw_out_of_range(*array, bad);
+                throw_out_of_range(task.ids, task.id_type, bad);
         }
         run(task, *array);
         return out;
     }
 
-    /// Bags of rows, each combined to one; `offsets` are those of as_bags, which were checked, and are again:
-    /// what another thread writes there must not lead outside the ids.
-    nb::object pool(nb::handle ids, const Offsets &offsets, nb::handle weights, const std::string &combiner,
-                    const std::string &policy, std::uint64_t stand_in, double max_norm,
-                    std::optional<std::int64_t> padding, std::optional<std::uint64_t> empty_row,
-                    bool skip_negative, bool skip_weightless) const {
+    /// Bags of rows, each to be combined to one; `offsets` are those of as_bags, which were checked, and are
+    /// again: what another thread writes there must not lead outside the ids. `out` takes a row for each bag.
+    std::unique_ptr<PoolTask> bags(nb::object ids, const Offsets &offsets, nb::object weights,
+                                   const std::string &combiner, const std::string &policy,
+                                   std::uint64_t stand_in, double max_norm,
+                                   std::optional<std::int64_t> padding,
+                                   std::optional<std::uint64_t> empty_row, bool skip_negative,
+                                   bool skip_weightless, nb::object out, const std::string &out_format) {
         const IdArray array = required(as_id_array(ids));
-        const std::vector<std::int64_t> bounds(offsets.data(), offsets.data() + offsets.shape(0));
+        auto made = std::make_unique<PoolTask>();
+        std::vector<std::int64_t> &bounds = made->offsets;
+        bounds.assign(offsets.data(), offsets.data() + offsets.shape(0));
         if (bounds.empty() || bounds.front() != 0 || !std::is_sorted(bounds.begin(), bounds.end()) ||
             static_cast<std::size_t>(bounds.back()) != array.count)
             throw nb::value_error("expected offsets from 0 to the number of ids, in ascending order");
-        Pool task;
-        task.format = task.out_format = format_of(element_);
-        const std::size_t width = bytes_of(task.format);
+        Pool &task = made->pool;
         task.rows = prepare(array, nb::handle());
+        task.rows.out_format = RowFormat::opaque;
+        if (task.rows.format == RowFormat::opaque)
+            throw nb::type_error("expected rows of floating-point numbers");
         task.rows.out_of_range = policy_of(policy);
         task.rows.default_row = stand_in;
-        const std::vector<std::byte> zeros(task.rows.row_bytes);
-        task.rows.zero_row = zeros.data();
-        if (max_norm < std::numeric_limits<double>::infinity()) {
-            task.rows.element = element_;
-            task.rows.max_norm = max_norm;
-        }
-        task.dim = task.rows.row_bytes / width;
+        made->zeros.resize(task.rows.row_bytes);
+        task.rows.zero_row = made->zeros.data();
+        task.rows.max_norm = max_norm;
         task.offsets = bounds.data();
         task.num_bags = bounds.size() - 1;
         if (!weights.is_none()) {
-            const std::size_t size = task.format == RowFormat::float64 ? 8 : 4;
+            const std::size_t size = task.rows.format == RowFormat::float64 ? 8 : 4;
             if (nb::cast<std::size_t>(weights.attr("nbytes")) != array.count * size)
                 throw nb::value_error("expected a weight for each id");
             task.weights = array_data(weights);
@@ -210,18 +223,18 @@ public:
         task.skip_weightless = skip_weightless;
         task.has_default = empty_row.has_value();
         task.default_row = empty_row.value_or(0);
-        const std::intptr_t lead[] = {static_cast<std::intptr_t>(task.num_bags)};
-        nb::object out = new_array(dtype_, lead, tail_);
         task.out = array_data(out);
-        task.out_stride = static_cast<std::ptrdiff_t>(task.rows.row_bytes);
-        std::size_t bad;
-        {
-            const ReleasedGil free;
-            bad = mapped_ ? pool_mapped(task, watch_) : shardwise::pool(task);
-        }
-        if (bad != all_in_range)
-            throw_out_of_range(array, bad);
-        return out;
+        task.out_format = format_of(out_format);
+        task.out_stride = nb::cast<std::ptrdiff_t>(out.attr("strides")[nb::int_(0)]);
+        if (nb::cast<std::size_t>(out.attr("size")) != task.num_bags * task.rows.dim ||
+            nb::cast<std::size_t>(out.attr("itemsize")) != row_bytes_of(task.out_format, 1))
+            throw nb::value_error("expected a row of the output for each bag");
+        task.watch = mapped_ ? &watch_ : nullptr;
+        made->rows = nb::find(this);
+        made->ids = std::move(ids);
+        made->weights = std::move(weights);
+        made->out = std::move(out);
+        return made;
     }
 
     void prefetch(nb::handle ids) const {
@@ -289,7 +302,7 @@ private:
             throw nb::value_error("one row for each id");
         const std::size_t bad = find_out_of_range(task.ids, IdType::i64, task.count, task.partition.num_rows);
         if (bad != all_in_range)
-            throw OutOfRangeId(std::to_string(bad) + " " + std::to_string(task.ids[bad]));
+            throw_out_of_range(task.ids, IdType::i64, bad);
         return task;
     }
 
@@ -303,14 +316,7 @@ private:
             bad = gather(task);
         }
         if (bad != all_in_range)
-            throw_out_of_range(ids, bad);
-    }
-
-    [[noreturn]] static void throw_out_of_range(const IdArray &ids, std::size_t position) {
-        const Id id = id_at(ids.data, ids.type, position);
-        throw OutOfRangeId(
-            std::to_string(position) + " " +
-            (id.negative ? std::to_string(static_cast<std::int64_t>(id.bits)) : std::to_string(id.bits)));
+            throw_out_of_range(ids.data, ids.type, bad);
     }
 
     Partition partition_;
@@ -319,41 +325,62 @@ private:
     std::vector<std::intptr_t> tail_;
     std::vector<Shard> shards_;
     Gather task_;
-    Element element_ = Element::opaque;
     bool mapped_;
     mutable Watch watch_;
 };
+
+/// Does them all in one go.
+void run_pools(const std::vector<PoolTask *> &tasks) {
+    std::vector<Pool> pools;
+    pools.reserve(tasks.size());
+    for (const PoolTask *const task : tasks)
+        pools.push_back(task->pool);
+    Refused bad;
+    {
+        const ReleasedGil free;
+        bad = pool(pools);
+    }
+    if (bad.position != all_in_range) {
+        const Gather &rows = pools[bad.task].rows;
+        throw_out_of_range(rows.ids, rows.id_type, bad.position, bad.task);
+    }
+}
 
 } // namespace
 
 void register_gather(nb::module_ &m) {
     nb::exception<OutOfRangeId>(m, "OutOfRangeId", PyExc_IndexError);
+    nb::class_<PoolTask>(m, "PoolTask", "Bags of a table that wait to be combined.");
+    m.def("run_pools", &run_pools, "tasks"_a, "Combines the bags of all of them, in one go.");
     nb::class_<Rows>(m, "Rows", "The rows of a table where they lie.")
         .def(nb::init<const Partition &, const nb::list &, nb::object, std::vector<std::intptr_t>,
                       std::size_t, const std::string &, bool>(),
-             "partition"_a, "shards"_a, "dtype"_a, "tail"_a, "row_bytes"_a, "element"_a, "mapped"_a,
+             "partition"_a, "shards"_a, "dtype"_a, "tail"_a, "row_bytes"_a, "format"_a, "mapped"_a,
              nb::sig(
                  "def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[typing.Any]], "
-                 "dtype: numpy.dtype[typing.Any], tail: Sequence[int], row_bytes: int, element: str, mapped: "
+                 "dtype: numpy.dtype[typing.Any], tail: Sequence[int], row_bytes: int, format: str, mapped: "
                  "bool) "
                  "-> None"))
         .def("lookup", &Rows::lookup,
              nb::sig("def lookup(self, ids: object, /) -> numpy.typing.NDArray[typing.Any] | None"),
              "Rows of a contiguous array of integers; None for any other object.")
         .def("lookup_into", &Rows::lookup_into, "ids"_a, "out"_a.none(), "policy"_a, "default_row"_a,
-             "max_norm"_a,
+             "max_norm"_a, "dtype"_a.none(), "format"_a,
              nb::sig("def lookup_into(self, ids: numpy.typing.NDArray[typing.Any], "
                      "out: numpy.typing.NDArray[typing.Any] | None, policy: str, default_row: int, "
-                     "max_norm: float) -> numpy.typing.NDArray[typing.Any]"))
-        .def("pool", &Rows::pool, "ids"_a, "offsets"_a.noconvert(), "weights"_a.none(), "combiner"_a,
+                     "max_norm: float, dtype: numpy.dtype[typing.Any] | None, format: str) -> "
+                     "numpy.typing.NDArray[typing.Any]"))
+        .def("bags", &Rows::bags, "ids"_a, "offsets"_a.noconvert(), "weights"_a.none(), "combiner"_a,
              "policy"_a, "stand_in"_a, "max_norm"_a, "padding"_a.none(), "empty_row"_a.none(),
-             "skip_negative"_a, "skip_weightless"_a,
-             nb::sig("def pool(self, ids: numpy.typing.NDArray[typing.Any], "
+             "skip_negative"_a, "skip_weightless"_a, "out"_a, "format"_a,
+             nb::sig("def bags(self, ids: numpy.typing.NDArray[typing.Any], "
                      "offsets: numpy.typing.NDArray[numpy.int64], "
                      "weights: numpy.typing.NDArray[typing.Any] | None, combiner: str, policy: str, "
                      "stand_in: int, max_norm: float, padding: int | None, empty_row: int | None, "
-                     "skip_negative: bool, skip_weightless: bool) -> numpy.typing.NDArray[typing.Any]"),
-             "Bags of rows, each combined to one: `offsets` has one entry more than there are bags.")
+                     "skip_negative: bool, skip_weightless: bool, out: numpy.typing.NDArray[typing.Any], "
+                     "format: str) -> PoolTask"),
+             "Bags of rows, each to be combined to a row of `out`: `offsets` has one entry more than there "
+             "are bags.")
         .def("prefetch", &Rows::prefetch, "ids"_a,
              nb::sig("def prefetch(self, ids: numpy.typing.NDArray[typing.Any]) -> None"),
              "Starts reading the rows' pages on another thread.")

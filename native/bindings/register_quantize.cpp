@@ -17,11 +17,11 @@ namespace {
 template <class T> using AnyRows = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
 template <class T> using NewRows = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-Quantized format_of(const std::string &name) {
+RowFormat format_of(const std::string &name) {
     if (name == "int8")
-        return Quantized::int8;
+        return RowFormat::int8;
     if (name == "int4")
-        return Quantized::int4;
+        return RowFormat::int4;
     throw nb::value_error("unknown format");
 }
 
@@ -33,15 +33,15 @@ template <class T> std::ptrdiff_t stride_of(const AnyRows<T> &rows) {
     return static_cast<std::ptrdiff_t>(rows.stride(0)) * static_cast<std::ptrdiff_t>(sizeof(T));
 }
 
-void check_sizes(Quantized format, std::size_t rows, std::size_t dim, std::size_t packed_rows,
+void check_sizes(RowFormat format, std::size_t rows, std::size_t dim, std::size_t packed_rows,
                  std::size_t row_bytes) {
-    if (rows != packed_rows || dim == 0 || row_bytes != quantized_row_bytes(format, dim))
+    if (rows != packed_rows || dim == 0 || row_bytes != row_bytes_of(format, dim))
         throw nb::value_error("the sizes do not fit each other");
 }
 
 template <class T>
 std::size_t quantize_rows(const AnyRows<T> &rows, const std::string &name, const NewRows<std::uint8_t> &out) {
-    const Quantized format = format_of(name);
+    const RowFormat format = format_of(name);
     check_sizes(format, rows.shape(0), rows.shape(1), out.shape(0), out.shape(1));
     Quantize task;
     task.rows = reinterpret_cast<const std::byte *>(rows.data());
@@ -56,7 +56,7 @@ std::size_t quantize_rows(const AnyRows<T> &rows, const std::string &name, const
 
 void dequantize_rows(const AnyRows<std::uint8_t> &packed, const std::string &name,
                      const NewRows<float> &out) {
-    const Quantized format = format_of(name);
+    const RowFormat format = format_of(name);
     check_sizes(format, out.shape(0), out.shape(1), packed.shape(0), packed.shape(1));
     Dequantize task;
     task.rows = packed.data();

@@ -24,6 +24,17 @@ SHARDWISE_INLINE uint32_t to_bits(float value) {
     return bits;
 }
 
+/// To float32, where it is not exact with the last bit set: a rounding to fewer bits after that sees on which
+/// side of a tie the number was, so that it is rounded once.
+SHARDWISE_INLINE float to_odd(double value) {
+    const float near = static_cast<float>(value);
+    const double back = static_cast<double>(near);
+    if (back == value || value != value)
+        return near;
+    const uint32_t towards_zero = to_bits(near) - (fabs(back) > fabs(value) ? 1U : 0U);
+    return from_bits(towards_zero | 1U);
+}
+
 struct Float16 {
     uint16_t bits;
     SHARDWISE_INLINE double load() const {
@@ -36,14 +47,15 @@ struct Float16 {
             return (sign ? -1.0 : 1.0) * static_cast<double>(fraction) * 0x1p-24;
         return static_cast<double>(from_bits(sign | ((exponent + 112U) << 23) | (fraction << 13)));
     }
-    /// To the nearest, ties to even; only ever makes a value smaller, so that nothing overflows.
+    /// To the nearest, ties to even, as the processor's own instruction does.
     SHARDWISE_INLINE void store(double value) {
-        const float narrow = static_cast<float>(value);
-        const uint32_t all = to_bits(narrow);
+        const uint32_t all = to_bits(to_odd(value));
         const uint32_t sign = (all >> 16) & 0x8000U;
         const uint32_t rest = all & 0x7fffffffU;
-        if (rest >= 0x7f800000U) { // infinity, or a NaN that stays one
-            bits = static_cast<uint16_t>(sign | 0x7c00U | (rest > 0x7f800000U ? 0x200U : 0U));
+        if (rest > 0x7f800000U) { // a NaN, which keeps what it says
+            bits = static_cast<uint16_t>(sign | 0x7e00U | ((rest >> 13) & 0x1ffU));
+        } else if (rest >= 0x477ff000U) { // nearer to infinity than to the largest number
+            bits = static_cast<uint16_t>(sign | 0x7c00U);
         } else if (rest < 0x38800000U) { // below the least normal number: a multiple of 2^-24
             const float steps = from_bits(rest) * 0x1p24F;
             uint32_t whole = static_cast<uint32_t>(steps);
@@ -64,7 +76,7 @@ struct Bfloat16 {
         return static_cast<double>(from_bits(static_cast<uint32_t>(bits) << 16));
     }
     SHARDWISE_INLINE void store(double value) {
-        const uint32_t all = to_bits(static_cast<float>(value));
+        const uint32_t all = to_bits(to_odd(value));
         if ((all & 0x7fffffffU) > 0x7f800000U) {
             bits = static_cast<uint16_t>((all >> 16) | 0x40U);
         } else {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/partition.h"
+#include "core/row_format.h"
 
 namespace shardwise {
 
@@ -18,9 +19,6 @@ constexpr std::size_t size_of(IdType type) {
 /// What an id outside the table does.
 enum class OutOfRange : std::uint8_t { error, zeros, clamp, wrap, row };
 
-/// Elements of a row, for kernels that compute on them.
-enum class Element : std::uint8_t { opaque, float16, bfloat16, float32, float64 };
-
 struct Shard {
     const std::byte *data;
     std::ptrdiff_t stride; // bytes from a row to the next; negative where an array is reversed
@@ -30,20 +28,27 @@ struct Gather {
     PartitionView partition;
     const Shard *shards = nullptr;
     std::size_t row_bytes = 0;
+    RowFormat format = RowFormat::opaque; // what the kernels need to know where they compute on elements
+    std::size_t dim = 0;                  // elements of a row, where the format is not opaque
 
     const void *ids = nullptr;
     IdType id_type = IdType::i64;
     std::size_t count = 0;
-    std::byte *out = nullptr;  // count * row_bytes, contiguous
+    std::byte *out = nullptr;  // count * out_row_bytes(), contiguous
     bool out_is_fresh = false; // its pages were not touched before: the system clears each at the first write
 
     OutOfRange out_of_range = OutOfRange::error;
     std::uint64_t default_row = 0;       // for OutOfRange::row; < num_rows
     const std::byte *zero_row = nullptr; // for OutOfRange::zeros; row_bytes of 0
 
-    Element element = Element::opaque;
-    double max_norm =
-        std::numeric_limits<double>::infinity(); // rows with a larger L2 norm are scaled down to it
+    RowFormat out_format = RowFormat::opaque; // floats, where rows are written in another format than theirs
+
+    /// Rows with a larger L2 norm are scaled down to it, in the format that they are written in.
+    double max_norm = std::numeric_limits<double>::infinity();
+
+    bool converts() const { return out_format != RowFormat::opaque; }
+    bool clips() const { return max_norm < std::numeric_limits<double>::infinity(); }
+    std::size_t out_row_bytes() const { return converts() ? row_bytes_of(out_format, dim) : row_bytes; }
 };
 
 inline constexpr std::size_t all_in_range = SIZE_MAX;

@@ -5,6 +5,7 @@
 #include "core/clip.h"
 #include "core/gather.h"
 #include "core/resolve.h"
+#include "core/rows.h"
 
 #include <string.h>
 
@@ -93,25 +94,34 @@ template <size_t Bytes> struct Stream { // 0: a size known at run time only
 };
 #endif
 
+struct ConvertRow {
+    Convert convert;
+    size_t dim;
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t) const {
+        convert(to, from, dim);
+    }
+};
+
 // ---- norms ----
 
 void clip_rows(const Gather &task, std::byte *rows, size_t count) {
+    const size_t bytes = task.out_row_bytes();
     for (size_t i = 0; i < count; ++i) {
-        std::byte *const row = rows + i * task.row_bytes;
-        switch (task.element) {
-        case Element::float16:
-            clip_row<Float16>(row, task.row_bytes / 2, task.max_norm);
+        std::byte *const row = rows + i * bytes;
+        switch (task.converts() ? task.out_format : task.format) {
+        case RowFormat::float16:
+            clip_row<Float16>(row, task.dim, task.max_norm);
             break;
-        case Element::bfloat16:
-            clip_row<Bfloat16>(row, task.row_bytes / 2, task.max_norm);
+        case RowFormat::bfloat16:
+            clip_row<Bfloat16>(row, task.dim, task.max_norm);
             break;
-        case Element::float32:
-            clip_row<Plain<float>>(row, task.row_bytes / 4, task.max_norm);
+        case RowFormat::float32:
+            clip_row<Plain<float>>(row, task.dim, task.max_norm);
             break;
-        case Element::float64:
-            clip_row<Plain<double>>(row, task.row_bytes / 8, task.max_norm);
+        case RowFormat::float64:
+            clip_row<Plain<double>>(row, task.dim, task.max_norm);
             break;
-        case Element::opaque:
+        default:
             return;
         }
     }
@@ -121,8 +131,8 @@ void clip_rows(const Gather &task, std::byte *rows, size_t count) {
 
 template <int Level, class Copy> size_t run(const Gather &task, size_t begin, size_t end, const Copy &copy) {
     const Resolve<NoSkip> find = choose_resolve<NoSkip>(task);
-    const size_t bytes = task.row_bytes;
-    const size_t ahead = bytes < prefetch_bytes ? bytes : prefetch_bytes;
+    const size_t bytes = task.out_row_bytes();
+    const size_t ahead = task.row_bytes < prefetch_bytes ? task.row_bytes : prefetch_bytes;
     const std::byte *ring[ring_size];
     size_t known = begin; // rows before it are resolved
     size_t stop = end;    // the first id that has no row, once it is met
@@ -150,13 +160,16 @@ template <int Level, class Copy> size_t run(const Gather &task, size_t begin, si
                 prefetch<Level>(ring[(at + distance<Level>) % ring_size], ahead);
             copy(task.out + at * bytes, ring[at % ring_size], bytes);
         }
-        if (task.element != Element::opaque)
+        if (task.clips())
             clip_rows(task, task.out + first * bytes, at - first);
     }
     return stop < end ? stop : all_in_range;
 }
 
 template <int Level> size_t run_plain(const Gather &task, size_t begin, size_t end) {
+    if (task.converts())
+        return run<Level>(task, begin, end,
+                          ConvertRow{choose_convert(task.format, task.out_format), task.dim});
     switch (task.row_bytes) {
     case 4:
         return run<Level>(task, begin, end, CopyFixed<4>{});

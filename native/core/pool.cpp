@@ -1,7 +1,6 @@
 #include "core/pool.h"
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -38,78 +37,113 @@ constexpr std::size_t thread_bytes = std::size_t{512} << 10;
 constexpr std::size_t thread_ids = 4096;
 constexpr std::size_t segment_rows = 64; // of the kernels
 
+/// Some bags of a task, or some columns of one bag.
+struct Piece {
+    std::size_t task, begin, end, first, last;
+};
+
 std::size_t scratch_bytes(const Pool &task) {
-    const std::size_t acc = (task.dim * (task.format == RowFormat::float64 ? 8 : 4) + 63) / 64 * 64;
-    if (task.rows.element == Element::opaque)
-        return acc;
-    return acc + segment_rows * std::max(task.rows.row_bytes, task.dim * 4);
+    const std::size_t dim = task.rows.dim;
+    const std::size_t acc = (dim * (task.rows.format == RowFormat::float64 ? 8 : 4) + 63) / 64 * 64;
+    return task.rows.clips() ? acc + segment_rows * std::max(task.rows.row_bytes, dim * 4) : acc;
 }
 
-/// The bags [first_bag, last_bag).
-std::size_t pool_bags(const Pool &task, std::size_t first_bag, std::size_t last_bag) {
-    const PoolKernel kernel = kernels[level()];
-    const auto id_of = [&](std::size_t bag) { return static_cast<std::size_t>(task.offsets[bag]); };
-    const std::size_t count = id_of(last_bag) - id_of(first_bag);
-    const auto bag_of = [&](std::size_t id) { // the first bag that begins at `id` or behind it
-        return static_cast<std::size_t>(std::lower_bound(task.offsets + first_bag, task.offsets + last_bag,
-                                                         static_cast<std::int64_t>(id)) -
-                                        task.offsets);
-    };
-    std::atomic<std::size_t> first_bad{all_in_range};
-    const auto run = [&](std::size_t begin, std::size_t end, std::size_t first, std::size_t last) {
-        const auto scratch = std::make_unique_for_overwrite<std::byte[]>(scratch_bytes(task) + 64);
-        std::byte *const aligned =
-            scratch.get() + (64 - reinterpret_cast<std::uintptr_t>(scratch.get()) % 64);
-        const std::size_t bad = kernel(task, begin, end, first, last, aligned);
-        std::size_t known = first_bad.load(std::memory_order_relaxed);
-        while (bad < known && !first_bad.compare_exchange_weak(known, bad, std::memory_order_relaxed)) {
+std::size_t run(const Pool &task, const Piece &piece) {
+    const auto scratch = std::make_unique_for_overwrite<std::byte[]>(scratch_bytes(task) + 64);
+    std::byte *const aligned = scratch.get() + (64 - reinterpret_cast<std::uintptr_t>(scratch.get()) % 64);
+    return kernels[level()](task, piece.begin, piece.end, piece.first, piece.last, aligned);
+}
+
+/// What bags before `bag` cost, in ids: the bag itself counts as one, for it may have none.
+std::size_t cost(const Pool &task, std::size_t bag) {
+    return static_cast<std::size_t>(task.offsets[bag]) + bag;
+}
+
+/// The cost that is worth a thread.
+std::size_t grain(const Pool &task) {
+    return std::clamp(thread_bytes / std::max<std::size_t>(task.rows.row_bytes, 1), thread_ids / 8,
+                      thread_ids);
+}
+
+/// Cuts bags [begin, end) of a task into pieces that cost about `size`.
+void cut(std::vector<Piece> &pieces, std::span<const Pool> tasks, std::size_t index, std::size_t begin,
+         std::size_t end, std::size_t size) {
+    const Pool &task = tasks[index];
+    const std::size_t tiles = (task.rows.dim + columns_at_once - 1) / columns_at_once;
+    const auto next = [&](std::size_t bag) { // where a piece ends that begins with `bag`
+        const std::size_t wanted = cost(task, bag) + size;
+        std::size_t low = bag + 1, high = end;
+        while (low < high) {
+            const std::size_t middle = low + (high - low) / 2;
+            if (cost(task, middle) < wanted)
+                low = middle + 1;
+            else
+                high = middle;
         }
+        return low;
     };
-    const std::size_t grain =
-        std::clamp(thread_bytes / std::max<std::size_t>(task.rows.row_bytes, 1), thread_ids / 8, thread_ids);
-    // A bag that is most of the work of a thread is cut by columns: each sum is still made in the ids' order.
-    const std::size_t giant = std::max(grain, count / (2 * static_cast<std::size_t>(num_threads())));
-    std::vector<std::size_t> giants;
-    if (num_threads() > 1 && count >= 2 * grain && task.dim > columns_at_once)
-        for (std::size_t bag = first_bag; bag < last_bag; ++bag)
-            if (id_of(bag + 1) - id_of(bag) > giant)
-                giants.push_back(bag);
-    std::size_t begin = first_bag;
-    for (std::size_t k = 0; k <= giants.size(); ++k) {
-        const std::size_t end = k < giants.size() ? giants[k] : last_bag;
-        const std::size_t low = id_of(begin), high = id_of(end);
-        if (begin < end && high == low) {
-            run(begin, end, 0, task.dim);
-        } else if (begin < end) {
-            // Cut by ids, as bags differ in length: a piece has the bags that begin in it.
-            parallel_for(high - low, grain, [&](std::size_t from, std::size_t to) {
-                const std::size_t mine = from == 0 ? begin : std::max(begin, bag_of(low + from));
-                const std::size_t next = low + to == high ? end : std::min(end, bag_of(low + to));
-                if (mine < next)
-                    run(mine, next, 0, task.dim);
-            });
+    for (std::size_t bag = begin; bag < end;) {
+        std::size_t stop = next(bag);
+        // A bag that is much of all is cut by columns: each sum is still made in the order of the ids.
+        bool giant = tiles > 1 && cost(task, stop) - cost(task, stop - 1) > 2 * size;
+        if (giant && stop - bag > 1) { // it begins the next piece
+            giant = false;
+            --stop;
         }
-        if (k == giants.size())
-            break;
-        const std::size_t tiles = (task.dim + columns_at_once - 1) / columns_at_once;
-        parallel_for(tiles, 1, [&](std::size_t from, std::size_t to) {
-            run(giants[k], giants[k] + 1, from * columns_at_once, std::min(task.dim, to * columns_at_once));
-        });
-        begin = giants[k] + 1;
+        if (giant) {
+            const std::size_t parts = std::min(tiles, static_cast<std::size_t>(num_threads()));
+            for (std::size_t k = 0; k < parts; ++k)
+                pieces.push_back({index, bag, stop, tiles * k / parts * columns_at_once,
+                                  std::min(task.rows.dim, tiles * (k + 1) / parts * columns_at_once)});
+        } else {
+            pieces.push_back({index, bag, stop, 0, task.rows.dim});
+        }
+        bag = stop;
     }
-    return first_bad.load();
 }
 
-} // namespace
+struct Bags {
+    std::size_t task, begin, end;
+};
 
-std::size_t pool(const Pool &task) {
-    return pool_bags(task, 0, task.num_bags);
+/// Bags of several tasks, whose rows are in memory, on all threads.
+Refused run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) {
+    const auto threads = static_cast<double>(num_threads());
+    double weight = 0; // in pieces that are worth a thread
+    for (const Bags &some : wanted) {
+        const Pool &task = tasks[some.task];
+        weight += static_cast<double>(cost(task, some.end) - cost(task, some.begin)) /
+                  static_cast<double>(grain(task));
+    }
+    std::vector<Piece> pieces;
+    // Four pieces a thread: a core that somebody else slows down leaves its share to the rest.
+    const double share = std::max(1.0, weight / (4 * threads));
+    for (const Bags &some : wanted) {
+        const Pool &task = tasks[some.task];
+        if (threads > 1 && weight >= 2)
+            cut(pieces, tasks, some.task, some.begin, some.end,
+                static_cast<std::size_t>(share * static_cast<double>(grain(task))) + 1);
+        else if (some.begin < some.end)
+            pieces.push_back({some.task, some.begin, some.end, 0, task.rows.dim});
+    }
+    std::vector<std::size_t> bad(pieces.size(), all_in_range);
+    const auto run_some = [&](std::size_t from, std::size_t to) {
+        for (std::size_t k = from; k < to; ++k)
+            bad[k] = run(tasks[pieces[k].task], pieces[k]);
+    };
+    if (threads > 1 && weight >= 2)
+        parallel_for(pieces.size(), 1, run_some);
+    else
+        run_some(0, pieces.size());
+    for (std::size_t k = 0; k < pieces.size(); ++k) // in the order of tasks and ids
+        if (bad[k] != all_in_range)
+            return {pieces[k].task, bad[k]};
+    return {};
 }
 
-std::size_t pool_mapped(const Pool &task, Watch &watch) {
-    if (!watch.finds_cold(task.rows))
-        return pool(task);
-    // While the bags of one window are combined, the rows of the next are on their way from the disk.
+/// While the bags of one window are combined, the rows of the next are on their way from the disk.
+Refused run_cold(std::span<const Pool> tasks, std::size_t index) {
+    const Pool &task = tasks[index];
     const std::size_t window = read_ahead_rows(task.rows.row_bytes);
     const auto end_of = [&](std::size_t bag) { // of a window that begins with it: one bag at least
         const std::int64_t *const from = task.offsets + bag;
@@ -128,13 +162,32 @@ std::size_t pool_mapped(const Pool &task, Watch &watch) {
     for (std::size_t begin = 0; begin < task.num_bags;) {
         const std::size_t next = end < task.num_bags ? end_of(end) : end;
         ask(end, next);
-        const std::size_t bad = pool_bags(task, begin, end);
-        if (bad != all_in_range)
+        const Refused bad = run_all(tasks, {{index, begin, end}});
+        if (bad.position != all_in_range)
             return bad;
         begin = end;
         end = next;
     }
-    return all_in_range;
+    return {};
+}
+
+} // namespace
+
+Refused pool(std::span<const Pool> tasks) {
+    std::vector<Bags> warm;
+    Refused first;
+    const auto refuse = [&](const Refused &bad) {
+        if (bad.position != all_in_range && (first.position == all_in_range || bad.task < first.task))
+            first = bad;
+    };
+    for (std::size_t k = 0; k < tasks.size(); ++k) {
+        if (tasks[k].watch != nullptr && tasks[k].watch->finds_cold(tasks[k].rows))
+            refuse(run_cold(tasks, k));
+        else
+            warm.push_back({k, 0, tasks[k].num_bags});
+    }
+    refuse(run_all(tasks, warm));
+    return first;
 }
 
 } // namespace shardwise

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/gather.h"
 #include "core/pages.h"
@@ -11,14 +12,9 @@ namespace shardwise {
 
 enum class Combiner : std::uint8_t { sum, mean, sqrtn, max };
 
-/// How the elements of a row lie in memory. int8 and int4 are unsigned steps, and a scale and a bias at the
-/// row's end, as PyTorch and FBGEMM lay them: float32 behind int8, float16 behind int4.
-enum class RowFormat : std::uint8_t { float16, bfloat16, float32, float64, int8, int4 };
-
+/// The bags of one table.
 struct Pool {
-    Gather rows; // the ids and where their rows lie; `out` and `element` are not used
-    RowFormat format = RowFormat::float32;
-    std::size_t dim = 0; // elements of a row
+    Gather rows; // the ids, where their rows lie and in which format; `out` is not used
 
     const std::int64_t *offsets = nullptr; // num_bags + 1, from 0 to rows.count, in ascending order
     std::size_t num_bags = 0;
@@ -34,17 +30,22 @@ struct Pool {
     bool has_default = false; // the row of empty bags; else it is zeros
     std::uint64_t default_row = 0;
 
-    std::byte *out = nullptr;                  // num_bags rows of `dim` elements of `out_format`
+    std::byte *out = nullptr;                  // num_bags rows of `rows.dim` elements of `out_format`
     RowFormat out_format = RowFormat::float32; // one of floats
     std::ptrdiff_t out_stride = 0;             // bytes from a bag's row to the next
+
+    Watch *watch = nullptr; // of a table that is mapped: its rows may have to be read in first
 };
 
-/// Does it. Returns all_in_range, or the position of the first id that is refused; `out` is then partly
-/// written. Sums are made in float32 (float64 for float64 rows), in the order of the ids.
-std::size_t pool(const Pool &task);
+/// The first id that is refused: of which task, and its position there.
+struct Refused {
+    std::size_t task = 0;
+    std::size_t position = all_in_range; // there is none
+};
 
-/// The same, and where rows are not in memory, with their pages read in ahead of it.
-std::size_t pool_mapped(const Pool &task, Watch &watch);
+/// Does them all at once; after an id was refused, `out` of any of them is partly written. Sums are made in
+/// float32 (float64 for float64 rows), in the order of the ids.
+Refused pool(std::span<const Pool> tasks);
 
 /// One instruction level's kernel: columns [first, last) of bags [begin, end). `first` is a multiple of 64.
 using PoolKernel = std::size_t (*)(const Pool &task, std::size_t begin, std::size_t end, std::size_t first,

@@ -5,13 +5,10 @@
 #include "core/clip.h"
 #include "core/pool.h"
 #include "core/resolve.h"
+#include "core/rows.h"
 
 #include <math.h>
 #include <string.h>
-
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
@@ -24,142 +21,8 @@ constexpr size_t ring_size = 256;
 static_assert(ring_size >= distance + 2 * segment);
 constexpr size_t prefetch_bytes = 1024;
 
-template <class T, int L> struct VecOf {
-    typedef T type __attribute__((vector_size(L * sizeof(T))));
-};
-template <class T, int L> using Vec = typename VecOf<T, L>::type;
-
 template <int N> struct Constant {
     static constexpr int value = N;
-};
-
-template <class V> SHARDWISE_INLINE V load(const void *from) {
-    V value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-
-// ---- rows: `load<L>(column)` gives L elements as numbers to add up ----
-
-struct Float32Row {
-    using Acc = float;
-    const std::byte *data;
-    SHARDWISE_INLINE Float32Row(const std::byte *row, size_t) : data(row) {}
-    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        return load<Vec<float, L>>(data + 4 * column);
-    }
-    SHARDWISE_INLINE float one(size_t column) const { return load<float>(data + 4 * column); }
-};
-
-struct Float64Row {
-    using Acc = double;
-    const std::byte *data;
-    SHARDWISE_INLINE Float64Row(const std::byte *row, size_t) : data(row) {}
-    template <int L> SHARDWISE_INLINE Vec<double, L> at(size_t column) const {
-        return load<Vec<double, L>>(data + 8 * column);
-    }
-    SHARDWISE_INLINE double one(size_t column) const { return load<double>(data + 8 * column); }
-};
-
-struct Bfloat16Row {
-    using Acc = float;
-    const std::byte *data;
-    SHARDWISE_INLINE Bfloat16Row(const std::byte *row, size_t) : data(row) {}
-    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        const auto bits = load<Vec<uint16_t, L>>(data + 2 * column);
-        return load<Vec<float, L>>(
-            &static_cast<const Vec<uint32_t, L> &>(__builtin_convertvector(bits, Vec<uint32_t, L>) << 16));
-    }
-    SHARDWISE_INLINE float one(size_t column) const {
-        return from_bits(static_cast<uint32_t>(load<uint16_t>(data + 2 * column)) << 16);
-    }
-};
-
-/// Exact. The exponent's bias is changed by a multiplication, which subnormal numbers come through, too.
-template <int L> SHARDWISE_INLINE Vec<float, L> widen(Vec<uint16_t, L> halves) {
-    const Vec<uint32_t, L> bits = __builtin_convertvector(halves, Vec<uint32_t, L>);
-    const Vec<uint32_t, L> magnitude = (bits & 0x7fffU) << 13;
-    Vec<float, L> value;
-    memcpy(&value, &magnitude, sizeof value);
-    value *= 0x1p112F;
-    Vec<uint32_t, L> wide;
-    memcpy(&wide, &value, sizeof wide);
-    const Vec<uint32_t, L> special = static_cast<Vec<uint32_t, L>>(magnitude >= 0x0f800000U);
-    wide |= (special & 0x7f800000U) | ((bits & 0x8000U) << 16);
-    memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-struct Float16Row {
-    using Acc = float;
-    const std::byte *data;
-    SHARDWISE_INLINE Float16Row(const std::byte *row, size_t) : data(row) {}
-    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        const std::byte *const from = data + 2 * column;
-#if defined(__AVX512F__)
-        // Masked, for the plain form makes compilers warn of what it leaves undefined.
-        if constexpr (L == 16)
-            return reinterpret_cast<Vec<float, L>>(
-                _mm512_maskz_cvtph_ps(static_cast<__mmask16>(0xffff), load<__m256i>(from)));
-#elif defined(__F16C__)
-        if constexpr (L == 16) {
-            const __m256 halves[2] = {_mm256_cvtph_ps(load<__m128i>(from)),
-                                      _mm256_cvtph_ps(load<__m128i>(from + 16))};
-            return load<Vec<float, L>>(halves);
-        }
-#endif
-        return widen<L>(load<Vec<uint16_t, L>>(from));
-    }
-    SHARDWISE_INLINE float one(size_t column) const {
-        Float16 half;
-        memcpy(&half, data + 2 * column, sizeof half);
-        return static_cast<float>(half.load());
-    }
-};
-
-struct Int8Row {
-    using Acc = float;
-    const std::byte *data;
-    float scale, bias;
-    SHARDWISE_INLINE Int8Row(const std::byte *row, size_t dim)
-        : data(row), scale(load<float>(row + dim)), bias(load<float>(row + dim + 4)) {}
-    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        const auto steps = load<Vec<uint8_t, L>>(data + column);
-        return __builtin_convertvector(__builtin_convertvector(steps, Vec<int32_t, L>), Vec<float, L>) *
-                   scale +
-               bias;
-    }
-    SHARDWISE_INLINE float one(size_t column) const {
-        return static_cast<float>(static_cast<uint8_t>(data[column])) * scale + bias;
-    }
-};
-
-struct Int4Row {
-    using Acc = float;
-    const std::byte *data;
-    float scale, bias;
-    SHARDWISE_INLINE Int4Row(const std::byte *row, size_t dim) : data(row) {
-        const auto both = load<Vec<uint16_t, 2>>(row + (dim + 1) / 2);
-        const Vec<uint16_t, 4> four = {both[0], both[1], 0, 0};
-        const Vec<float, 4> wide = widen<4>(four);
-        scale = wide[0];
-        bias = wide[1];
-    }
-    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        const auto pairs = load<Vec<uint8_t, L / 2>>(data + column / 2);
-        // Each byte twice, side by side, then its lower half and its upper half.
-        const Vec<uint16_t, L / 2> wide = __builtin_convertvector(pairs, Vec<uint16_t, L / 2>);
-        const Vec<uint16_t, L / 2> spread = (wide & 15) | ((wide >> 4) << 8);
-        Vec<uint8_t, L> steps;
-        memcpy(&steps, &spread, sizeof steps);
-        return __builtin_convertvector(__builtin_convertvector(steps, Vec<int32_t, L>), Vec<float, L>) *
-                   scale +
-               bias;
-    }
-    SHARDWISE_INLINE float one(size_t column) const {
-        const unsigned pair = static_cast<unsigned>(data[column / 2]);
-        return static_cast<float>((pair >> (column % 2 * 4)) & 15U) * scale + bias;
-    }
 };
 
 // ---- what is done with an element ----
@@ -233,7 +96,7 @@ SHARDWISE_INLINE void tile(const Segment<typename Row::Acc> &rows, size_t dim, s
 template <class Row, class Op>
 void combine(const Segment<typename Row::Acc> &rows, size_t dim, size_t ahead, typename Row::Acc *acc,
              size_t first, size_t last) {
-    constexpr int L = 64 / sizeof(typename Row::Acc);
+    constexpr int L = lanes_of<typename Row::Acc>;
     size_t column = first;
     bool ask = true;
     const auto next = [&](auto chunks) {
@@ -276,7 +139,7 @@ struct Skip {
             return true;
         if (!task.skip_weightless || task.weights == nullptr)
             return false;
-        if (task.format == RowFormat::float64)
+        if (task.rows.format == RowFormat::float64)
             return !(static_cast<const double *>(task.weights)[begin + i] > 0);
         return !(static_cast<const float *>(task.weights)[begin + i] > 0);
     }
@@ -321,45 +184,39 @@ private:
 /// Rows scaled down to the norm, in `scratch`: in their own format, of quantized ones as float32.
 template <class Row>
 void clip_segment(const Pool &task, Segment<typename Row::Acc> &rows, std::byte *scratch) {
-    constexpr bool quantized = sizeof(Row) > sizeof(void *);
-    const size_t bytes = quantized ? task.dim * 4 : task.rows.row_bytes;
+    const size_t dim = task.rows.dim;
+    const size_t bytes = is_quantized<Row> ? dim * sizeof(float) : task.rows.row_bytes;
     for (size_t i = 0; i < rows.count; ++i, scratch += bytes) {
-        if constexpr (quantized) {
-            const Row row(rows.rows[i], task.dim);
-            for (size_t at = 0; at < task.dim; ++at) {
-                const float value = row.one(at);
-                memcpy(scratch + at * 4, &value, sizeof value);
-            }
-        } else {
+        if constexpr (is_quantized<Row>)
+            convert<Row, WriteFloat32>(scratch, rows.rows[i], dim);
+        else
             memcpy(scratch, rows.rows[i], bytes);
-        }
-        switch (task.format) {
+        switch (task.rows.format) {
         case RowFormat::float16:
-            clip_row<Float16>(scratch, task.dim, task.rows.max_norm);
+            clip_row<Float16>(scratch, dim, task.rows.max_norm);
             break;
         case RowFormat::bfloat16:
-            clip_row<Bfloat16>(scratch, task.dim, task.rows.max_norm);
+            clip_row<Bfloat16>(scratch, dim, task.rows.max_norm);
             break;
         case RowFormat::float64:
-            clip_row<Plain<double>>(scratch, task.dim, task.rows.max_norm);
+            clip_row<Plain<double>>(scratch, dim, task.rows.max_norm);
             break;
-        case RowFormat::float32:
-        case RowFormat::int8:
-        case RowFormat::int4:
-            clip_row<Plain<float>>(scratch, task.dim, task.rows.max_norm);
+        default:
+            clip_row<Plain<float>>(scratch, dim, task.rows.max_norm);
             break;
         }
         rows.rows[i] = scratch;
     }
 }
 
-template <class Out, class Acc>
+template <class Write, class Acc>
 void write_as(std::byte *to, const Acc *from, size_t first, size_t last, Acc divisor) {
-    for (size_t at = first; at < last; ++at) {
-        Out value;
-        value.store(static_cast<double>(from[at] / divisor));
-        memcpy(to + at * sizeof value, &value, sizeof value);
-    }
+    constexpr int L = lanes_of<Acc>;
+    size_t at = first;
+    for (; at + L <= last; at += L)
+        Write::template put<L>(to + at * Write::bytes, load<Vec<Acc, L>>(from + at) / divisor);
+    for (; at < last; ++at)
+        Write::one(to + at * Write::bytes, from[at] / divisor);
 }
 
 template <class Acc>
@@ -367,29 +224,29 @@ void write_row(const Pool &task, size_t bag, const Acc *acc, size_t first, size_
     std::byte *const to = task.out + static_cast<ptrdiff_t>(bag) * task.out_stride;
     switch (task.out_format) {
     case RowFormat::float16:
-        return write_as<Float16>(to, acc, first, last, divisor);
+        return write_as<WriteFloat16>(to, acc, first, last, divisor);
     case RowFormat::bfloat16:
-        return write_as<Bfloat16>(to, acc, first, last, divisor);
+        return write_as<WriteBfloat16>(to, acc, first, last, divisor);
     case RowFormat::float64:
-        return write_as<Plain<double>>(to, acc, first, last, divisor);
+        return write_as<WriteFloat64>(to, acc, first, last, divisor);
     default:
-        return write_as<Plain<float>>(to, acc, first, last, divisor);
+        return write_as<WriteFloat32>(to, acc, first, last, divisor);
     }
 }
 
 template <class Row, class Op>
 void combine_clipped(const Pool &task, Segment<typename Row::Acc> &rows, size_t ahead, typename Row::Acc *acc,
                      size_t first, size_t last, std::byte *scratch) {
-    if (task.rows.element == Element::opaque)
-        return combine<Row, Op>(rows, task.dim, ahead, acc, first, last);
+    if (!task.rows.clips())
+        return combine<Row, Op>(rows, task.rows.dim, ahead, acc, first, last);
     for (size_t i = 0; i < rows.later; ++i)
         prefetch<2>(rows.soon[i], ahead);
     rows.later = 0;
     clip_segment<Row>(task, rows, scratch);
-    if constexpr (sizeof(Row) > sizeof(void *))
-        combine<Float32Row, Op>(rows, task.dim, ahead, acc, first, last);
+    if constexpr (is_quantized<Row>)
+        combine<Float32Row, Op>(rows, task.rows.dim, ahead, acc, first, last);
     else
-        combine<Row, Op>(rows, task.dim, ahead, acc, first, last);
+        combine<Row, Op>(rows, task.rows.dim, ahead, acc, first, last);
 }
 
 template <class Row, class Op>
@@ -398,7 +255,7 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
     constexpr bool is_max = !is_sum<Op>;
     const Acc *const weights = static_cast<const Acc *>(task.weights);
     Acc *const acc = reinterpret_cast<Acc *>(scratch);
-    std::byte *const clipped = scratch + ((task.dim * sizeof(Acc) + 63) & ~size_t{63});
+    std::byte *const clipped = scratch + ((task.rows.dim * sizeof(Acc) + 63) & ~size_t{63});
     const size_t ahead = task.rows.row_bytes < prefetch_bytes ? task.rows.row_bytes : prefetch_bytes;
     // -0.0 is the number to which any x can be added and gives x, the other zero among them.
     const Acc nothing = is_max ? -static_cast<Acc>(HUGE_VAL) : static_cast<Acc>(-0.0);
@@ -483,7 +340,7 @@ size_t run_row(const Pool &task, size_t begin, size_t end, size_t first, size_t 
 } // namespace
 
 size_t pool(const Pool &task, size_t begin, size_t end, size_t first, size_t last, std::byte *scratch) {
-    switch (task.format) {
+    switch (task.rows.format) {
     case RowFormat::float16:
         return run_row<Float16Row>(task, begin, end, first, last, scratch);
     case RowFormat::bfloat16:
@@ -495,6 +352,7 @@ size_t pool(const Pool &task, size_t begin, size_t end, size_t first, size_t las
     case RowFormat::int4:
         return run_row<Int4Row>(task, begin, end, first, last, scratch);
     case RowFormat::float32:
+    case RowFormat::opaque:
         break;
     }
     return run_row<Float32Row>(task, begin, end, first, last, scratch);

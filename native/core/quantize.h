@@ -1,35 +1,28 @@
 #pragma once
-// Rows of 8 and 4 bits: unsigned steps, and behind them a scale and a bias of each row, in the layout of
-// PyTorch and FBGEMM and with their rounding, bit for bit.
-//
-// int8: a byte for each value, then the scale and the bias as float32. int4: two values to a byte, the first
-// in the lower half, then the scale and the bias as float16. A value is step * scale + bias, rounded once.
+// Rows of 8 and 4 bits, from floats and back, with the rounding of PyTorch and FBGEMM, bit for bit.
 
 #include <cstddef>
 #include <cstdint>
 
+#include "core/row_format.h"
+
 namespace shardwise {
 
-enum class Quantized : std::uint8_t { int8, int4 };
-
-constexpr std::size_t quantized_row_bytes(Quantized format, std::size_t dim) {
-    return format == Quantized::int8 ? dim + 8 : dim / 2 + dim % 2 + 4;
-}
-
+/// `format` is int8 or int4, here and below.
 struct Quantize {
     const std::byte *rows = nullptr;
     std::ptrdiff_t stride = 0; // bytes from a row to the next
     bool half = false;         // float16, else float32
     std::size_t dim = 0;       // at least 1
-    Quantized format = Quantized::int8;
-    std::uint8_t *out = nullptr; // rows of quantized_row_bytes, contiguous
+    RowFormat format = RowFormat::int8;
+    std::uint8_t *out = nullptr; // rows of row_bytes_of(format, dim), contiguous
 };
 
 struct Dequantize {
     const std::uint8_t *rows = nullptr;
     std::ptrdiff_t stride = 0;
     std::size_t dim = 0;
-    Quantized format = Quantized::int8;
+    RowFormat format = RowFormat::int8;
     float *out = nullptr; // rows of dim, contiguous
 };
 

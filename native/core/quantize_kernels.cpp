@@ -4,8 +4,8 @@
 // The formulas, and the order of their roundings, are those of FBGEMM's row-wise fused quantization (its
 // QuantUtils), which PyTorch calls; written anew.
 
-#include "core/partition.h"
 #include "core/quantize.h"
+#include "core/rows.h"
 
 #include <float.h>
 #include <string.h>
@@ -22,18 +22,6 @@ constexpr size_t block = 32;
 
 // Values whose steps are made before they are put together: read at once, stores would still be on their way.
 constexpr size_t chunk = 256;
-
-SHARDWISE_INLINE uint32_t to_bits(float value) {
-    return __builtin_bit_cast(uint32_t, value);
-}
-
-SHARDWISE_INLINE float from_bits(uint32_t bits) {
-    return __builtin_bit_cast(float, bits);
-}
-
-SHARDWISE_INLINE bool is_finite(float value) {
-    return (to_bits(value) & 0x7f800000U) != 0x7f800000U;
-}
 
 // ---- float16 ----
 
@@ -182,29 +170,11 @@ SHARDWISE_INLINE float within_15(float value) {
     return from_bits((to_bits(value) & above & below) | (to_bits(15.0F) & ~below));
 }
 
-SHARDWISE_INLINE float decode(uint8_t step, float scale, float bias) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-    return __builtin_fmaf(static_cast<float>(step), scale, bias);
-#else
-    // The product is exact. The sum is rounded to odd, so that the second rounding sees whether there was a
-    // rest.
-    const double product = static_cast<double>(step) * static_cast<double>(scale);
-    const double addend = static_cast<double>(bias);
-    const double sum = product + addend;
-    const double part = sum - product;
-    const double rest = (product - (sum - part)) + (addend - part);
-    uint64_t bits = __builtin_bit_cast(uint64_t, sum);
-    const uint64_t towards = (rest > 0.0) == (sum > 0.0) ? 1U : ~uint64_t{0};
-    bits += rest != 0.0 && (bits & 1U) == 0 ? towards : 0U;
-    return static_cast<float>(__builtin_bit_cast(double, bits));
-#endif
-}
-
 template <class Row> SHARDWISE_INLINE bool to_int8(const Row &row, size_t dim, uint8_t *out) {
     const Range range = range_of(row, dim);
     const float width = range.most - range.least;
     const float scale = width / 255.0F;
-    if (!range.finite || !is_finite(scale) || !is_finite(decode(255, scale, range.least)))
+    if (!range.finite || !is_finite(scale) || !is_finite(decode(255.0F, scale, range.least)))
         return false;
     const float inverse = 255.0F / (width + 1e-8F);
     float scratch[block];
@@ -263,80 +233,14 @@ template <class Row> SHARDWISE_INLINE bool to_int4(const Row &row, size_t dim, u
 }
 
 template <class Row> SHARDWISE_INLINE size_t quantize_all(const Quantize &task, size_t begin, size_t end) {
-    const size_t bytes = quantized_row_bytes(task.format, task.dim);
+    const size_t bytes = row_bytes_of(task.format, task.dim);
     for (size_t i = begin; i < end; ++i) {
         const Row row(task.rows + static_cast<ptrdiff_t>(i) * task.stride);
         uint8_t *const out = task.out + i * bytes;
-        if (!(task.format == Quantized::int8 ? to_int8(row, task.dim, out) : to_int4(row, task.dim, out)))
+        if (!(task.format == RowFormat::int8 ? to_int8(row, task.dim, out) : to_int4(row, task.dim, out)))
             return i;
     }
     return end;
-}
-
-// ---- to floats ----
-
-/// Bytes of any origin: what is not a number is one and the same NaN, whatever the instructions make of it.
-__attribute__((noinline)) void decode_odd(const uint8_t *steps, size_t count, float scale, float bias,
-                                          float *out) {
-    for (size_t j = 0; j < count; ++j) {
-        const double value = static_cast<double>(steps[j]) * static_cast<double>(scale) + //
-                             static_cast<double>(bias);
-        out[j] = value != value ? from_bits(0x7fc00000U) : static_cast<float>(value);
-    }
-}
-
-SHARDWISE_INLINE void decode_all(const uint8_t *steps, size_t count, float scale, float bias, float *out) {
-    for (size_t j = 0; j < count; ++j)
-        out[j] = decode(steps[j], scale, bias);
-}
-
-SHARDWISE_INLINE void from_int8(const uint8_t *row, size_t dim, float *out) {
-    float scale, bias;
-    memcpy(&scale, row + dim, sizeof scale);
-    memcpy(&bias, row + dim + sizeof scale, sizeof bias);
-    if (is_finite(scale) && is_finite(bias)) {
-        size_t at = 0;
-        for (; at + block <= dim; at += block)
-            decode_all(row + at, block, scale, bias, out + at);
-        if (at < dim)
-            decode_all(row + at, dim - at, scale, bias, out + at);
-    } else {
-        decode_odd(row, dim, scale, bias, out);
-    }
-}
-
-SHARDWISE_INLINE float any_half(uint16_t half) {
-    if (is_finite_half(half))
-        return from_half(half);
-    return from_bits((static_cast<uint32_t>(half & 0x8000U) << 16) | 0x7f800000U |
-                     (static_cast<uint32_t>(half & 0x3ffU) << 13));
-}
-
-SHARDWISE_INLINE void from_int4(const uint8_t *row, size_t dim, float *out) {
-    uint16_t halves[2];
-    memcpy(halves, row + dim / 2 + dim % 2, sizeof halves);
-    const float scale = any_half(halves[0]);
-    const float bias = any_half(halves[1]);
-    const bool finite = is_finite(scale) && is_finite(bias);
-    const auto values = [&](size_t at, size_t count) __attribute__((always_inline)) {
-        uint8_t step[block];
-        uint16_t pair[block / 2];
-        for (size_t j = 0; j < (count + 1) / 2; ++j) {
-            const uint32_t both = row[at / 2 + j];
-            pair[j] = static_cast<uint16_t>((both | (both << 4)) & 0x0f0fU);
-        }
-        memcpy(step, pair, sizeof step);
-        if (!finite)
-            return decode_odd(step, count, scale, bias, out + at);
-        // Of four bits and float16's eleven the product is exact: this is rounded once too.
-        for (size_t j = 0; j < count; ++j)
-            out[at + j] = static_cast<float>(step[j]) * scale + bias;
-    };
-    size_t at = 0;
-    for (; at + block <= dim; at += block)
-        values(at, block);
-    if (at < dim)
-        values(at, dim - at);
 }
 
 } // namespace
@@ -346,14 +250,11 @@ size_t quantize_rows(const Quantize &task, size_t begin, size_t end) {
 }
 
 void dequantize_rows(const Dequantize &task, size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
-        const uint8_t *const row = task.rows + static_cast<ptrdiff_t>(i) * task.stride;
-        float *const out = task.out + i * task.dim;
-        if (task.format == Quantized::int8)
-            from_int8(row, task.dim, out);
-        else
-            from_int4(row, task.dim, out);
-    }
+    const Convert convert = choose_convert(task.format, RowFormat::float32);
+    for (size_t i = begin; i < end; ++i)
+        convert(reinterpret_cast<std::byte *>(task.out + i * task.dim),
+                reinterpret_cast<const std::byte *>(task.rows + static_cast<ptrdiff_t>(i) * task.stride),
+                task.dim);
 }
 
 } // namespace shardwise::SHARDWISE_LEVEL

@@ -416,17 +416,17 @@ void test_no_rows_and_no_ids() {
 }
 
 struct Format {
-    Element element;
+    RowFormat element;
     std::size_t bytes;
     int digits;       // bits of the significand, the hidden one included
     int least;        // the smallest positive number is 2^least
     int max_exponent; // numbers are below 2^max_exponent
 };
 
-constexpr Format formats[] = {{Element::float16, 2, 11, -24, 16},
-                              {Element::bfloat16, 2, 8, -133, 128},
-                              {Element::float32, 4, 24, -149, 128},
-                              {Element::float64, 8, 53, -1074, 1024}};
+constexpr Format formats[] = {{RowFormat::float16, 2, 11, -24, 16},
+                              {RowFormat::bfloat16, 2, 8, -133, 128},
+                              {RowFormat::float32, 4, 24, -149, 128},
+                              {RowFormat::float64, 8, 53, -1074, 1024}};
 
 /// A number from its bits by the definition of the format, not by a conversion.
 long double decode(const Format &format, std::uint64_t bits) {
@@ -459,13 +459,14 @@ long double unit(const Format &format, long double value) {
     return std::ldexp(1.0L, std::max(std::ilogb(value) - format.digits + 1, format.least));
 }
 
-void clip(const Shards &table, const std::vector<std::int64_t> &ids, Element element, double max_norm,
+void clip(const Shards &table, const std::vector<std::int64_t> &ids, RowFormat element, double max_norm,
           GatherKernel kernel, const Result &result) {
     Gather task = table.task();
     task.ids = ids.data();
     task.count = ids.size();
     task.out = result.data();
-    task.element = element;
+    task.format = element;
+    task.dim = task.row_bytes / row_bytes_of(element, 1);
     task.max_norm = max_norm;
     CHECK(kernel(task, 0, ids.size(), Traffic::cached) == all_in_range);
     result.check_fence();
@@ -521,7 +522,7 @@ void test_clip_random() {
                 }
                 // Rounded once, from doubles: but doubles themselves gather the errors of the sum.
                 const long double tolerance =
-                    format.element == Element::float64 ? 4 + static_cast<long double>(elements) / 8 : 0.51L;
+                    format.element == RowFormat::float64 ? 4 + static_cast<long double>(elements) / 8 : 0.51L;
                 for (std::size_t k = 0; k < ids.size(); ++k) {
                     const std::byte *const row = table.rows[static_cast<std::size_t>(ids[k])];
                     const std::byte *const got = result.data() + k * table.row_bytes;
@@ -559,7 +560,7 @@ void test_clip_random() {
 
 template <class T>
 std::vector<T> clip_values(const std::vector<T> &row, double max_norm, GatherKernel kernel,
-                           Element halves = Element::float16) {
+                           RowFormat halves = RowFormat::float16) {
     const std::int64_t id = 0;
     const Partition partition = Partition::mod(1, 1);
     const Shard shard{reinterpret_cast<const std::byte *>(row.data()), 0};
@@ -571,7 +572,8 @@ std::vector<T> clip_values(const std::vector<T> &row, double max_norm, GatherKer
     task.ids = &id;
     task.count = 1;
     task.out = reinterpret_cast<std::byte *>(out.data());
-    task.element = sizeof(T) == 4 ? Element::float32 : sizeof(T) == 8 ? Element::float64 : halves;
+    task.format = sizeof(T) == 4 ? RowFormat::float32 : sizeof(T) == 8 ? RowFormat::float64 : halves;
+    task.dim = row.size();
     task.max_norm = max_norm;
     CHECK(kernel(task, 0, 1, Traffic::cached) == all_in_range);
     return out;
@@ -604,15 +606,61 @@ void test_clip_by_hand() {
         using Halves = std::vector<std::uint16_t>;
         CHECK((clip_values<std::uint16_t>({0x4000}, 1 + 0x1p-11, kernel) == Halves{0x3c00}));
         CHECK((clip_values<std::uint16_t>({0x4000}, 1 + 0x3p-11, kernel) == Halves{0x3c02}));
-        CHECK(
-            (clip_values<std::uint16_t>({0x4000}, 1 + 0x1p-8, kernel, Element::bfloat16) == Halves{0x3f80}));
-        CHECK(
-            (clip_values<std::uint16_t>({0xc000}, 1 + 0x3p-8, kernel, Element::bfloat16) == Halves{0xbf82}));
+        CHECK((clip_values<std::uint16_t>({0x4000}, 1 + 0x1p-8, kernel, RowFormat::bfloat16) ==
+               Halves{0x3f80}));
+        CHECK((clip_values<std::uint16_t>({0xc000}, 1 + 0x3p-8, kernel, RowFormat::bfloat16) ==
+               Halves{0xbf82}));
         // To subnormal numbers: 2^-14 becomes 2^-15 and 2^-24 becomes half of itself, to even: 0.
         CHECK((clip_values<std::uint16_t>({0x0400}, 0x1p-15, kernel) == std::vector<std::uint16_t>{0x0200}));
         CHECK((clip_values<std::uint16_t>({0x0001}, 0x1p-25, kernel) == std::vector<std::uint16_t>{0x0000}));
         CHECK(
             (clip_values<std::uint16_t>({0x8003}, 0x1.8p-24, kernel) == std::vector<std::uint16_t>{0x8002}));
+    }
+}
+
+/// From every format to every one of floats, against a conversion by definition: the nearest of the numbers
+/// around, ties to the even one.
+void test_convert() {
+    for (const Format &from : formats) {
+        for (const Format &to : formats) {
+            for (const std::size_t dim : {1U, 3U, 15U, 16U, 17U, 40U, 100U}) {
+                const Shards table(make_partition(Strategy::mod, 60, 3), dim * from.bytes, Layout::packed);
+                const std::vector<std::int64_t> ids = random_ids(200, 60);
+                Gather task = table.task();
+                task.format = from.element;
+                task.dim = dim;
+                task.out_format = to.element;
+                task.ids = ids.data();
+                task.count = ids.size();
+                for (const GatherKernel kernel : all_kernels()) {
+                    const Result result(ids.size() * dim * to.bytes, 0);
+                    task.out = result.data();
+                    CHECK(kernel(task, 0, ids.size(), Traffic::cached) == all_in_range);
+                    result.check_fence();
+                    for (std::size_t i = 0; i < ids.size(); ++i)
+                        for (std::size_t k = 0; k < dim; ++k) {
+                            const long double exact =
+                                decode(from, read(from, table.rows[static_cast<std::size_t>(ids[i])] +
+                                                            k * from.bytes));
+                            const std::uint64_t bits = read(to, result.data() + (i * dim + k) * to.bytes);
+                            const long double got = decode(to, bits);
+                            if (std::isnan(exact)) {
+                                CHECK(std::isnan(got));
+                                continue;
+                            }
+                            const long double limit =
+                                std::ldexp(2.0L - std::ldexp(1.0L, -to.digits), to.max_exponent - 1);
+                            if (std::fabs(exact) >= limit) {
+                                CHECK(std::isinf(got) && std::signbit(got) == std::signbit(exact));
+                                continue;
+                            }
+                            const long double step = unit(to, exact);
+                            const long double wanted = std::nearbyint(exact / step) * step;
+                            CHECK(got == wanted && std::signbit(got) == std::signbit(exact));
+                        }
+                }
+            }
+        }
     }
 }
 
@@ -634,6 +682,7 @@ int main() {
     test_first_bad_id();
     test_no_rows_and_no_ids();
     test_clip_random();
+    test_convert();
     test_clip_by_hand();
     return 0;
 }

@@ -51,8 +51,8 @@ std::vector<double> numbers_of(const std::byte *row, RowFormat format, std::size
             values[k] = at(8 * k, double{});
             break;
         case RowFormat::int8: {
-            const float product = static_cast<float>(at(k, std::uint8_t{})) * at(dim, float{});
-            values[k] = product + at(dim + 4, float{});
+            values[k] =
+                std::fma(static_cast<float>(at(k, std::uint8_t{})), at(dim, float{}), at(dim + 4, float{}));
             break;
         }
         case RowFormat::int4: {
@@ -62,32 +62,17 @@ std::vector<double> numbers_of(const std::byte *row, RowFormat format, std::size
             values[k] = product + half_to_float(at((dim + 1) / 2 + 2, std::uint16_t{}));
             break;
         }
+        case RowFormat::opaque:
+            break;
         }
     }
     return values;
 }
 
-std::size_t bytes_of_row(RowFormat format, std::size_t dim) {
-    switch (format) {
-    case RowFormat::float16:
-    case RowFormat::bfloat16:
-        return 2 * dim;
-    case RowFormat::float32:
-        return 4 * dim;
-    case RowFormat::float64:
-        return 8 * dim;
-    case RowFormat::int8:
-        return dim + 8;
-    case RowFormat::int4:
-        break;
-    }
-    return (dim + 1) / 2 + 4;
-}
-
 /// Rows that any format can hold: no NaN.
 std::vector<std::byte> random_rows(std::mt19937_64 &random, RowFormat format, std::size_t count,
                                    std::size_t dim) {
-    const std::size_t bytes = bytes_of_row(format, dim);
+    const std::size_t bytes = row_bytes_of(format, dim);
     std::vector<std::byte> rows(count * bytes);
     std::uniform_real_distribution<double> uniform(-2, 2);
     for (std::size_t i = 0; i < count; ++i) {
@@ -148,13 +133,13 @@ template <class Acc> std::vector<Acc> expected(const Pool &task, const std::vect
     const auto *const weights = static_cast<const Acc *>(task.weights);
     const bool is_max = task.combiner == Combiner::max;
     for (std::size_t bag = 0; bag < task.num_bags; ++bag) {
-        std::vector<Acc> sums(task.dim, is_max ? static_cast<Acc>(-HUGE_VAL) : static_cast<Acc>(-0.0));
+        std::vector<Acc> sums(task.rows.dim, is_max ? static_cast<Acc>(-HUGE_VAL) : static_cast<Acc>(-0.0));
         Acc total = 0, squares = 0;
         std::size_t members = 0;
         const auto add = [&](std::int64_t id, Acc weight, bool weighted) {
             const auto row = numbers_of(rows.data() + static_cast<std::size_t>(id) * task.rows.row_bytes,
-                                        task.format, task.dim);
-            for (std::size_t k = 0; k < task.dim; ++k) {
+                                        task.rows.format, task.rows.dim);
+            for (std::size_t k = 0; k < task.rows.dim; ++k) {
                 Acc x = static_cast<Acc>(row[k]);
                 if (weighted)
                     x = x * weight;
@@ -179,9 +164,9 @@ template <class Acc> std::vector<Acc> expected(const Pool &task, const std::vect
         if (members == 0) {
             std::fill(sums.begin(), sums.end(), Acc{0});
             if (task.has_default) {
-                const auto row =
-                    numbers_of(rows.data() + task.default_row * task.rows.row_bytes, task.format, task.dim);
-                for (std::size_t k = 0; k < task.dim; ++k)
+                const auto row = numbers_of(rows.data() + task.default_row * task.rows.row_bytes,
+                                            task.rows.format, task.rows.dim);
+                for (std::size_t k = 0; k < task.rows.dim; ++k)
                     sums[k] = static_cast<Acc>(row[k]);
             }
             divisor = 1;
@@ -190,6 +175,10 @@ template <class Acc> std::vector<Acc> expected(const Pool &task, const std::vect
             result.push_back(divisor == 0 ? 0 : sum / divisor);
     }
     return result;
+}
+
+std::size_t pool_one(const Pool &task) {
+    return pool({&task, 1}).position;
 }
 
 template <class Acc>
@@ -205,12 +194,12 @@ void compare(Pool task, const std::vector<std::byte> &rows, int threads, std::si
     }
     task.rows.partition = partition.view();
     task.rows.shards = shards.data();
-    std::vector<Acc> out(task.num_bags * task.dim + 1, Acc{77});
+    std::vector<Acc> out(task.num_bags * task.rows.dim + 1, Acc{77});
     task.out = reinterpret_cast<std::byte *>(out.data());
     task.out_format = sizeof(Acc) == 8 ? RowFormat::float64 : RowFormat::float32;
-    task.out_stride = static_cast<std::ptrdiff_t>(task.dim * sizeof(Acc));
+    task.out_stride = static_cast<std::ptrdiff_t>(task.rows.dim * sizeof(Acc));
     set_num_threads(threads);
-    CHECK(pool(task) == all_in_range);
+    CHECK(pool_one(task) == all_in_range);
     const std::vector<Acc> wanted = expected<Acc>(task, rows);
     CHECK(std::memcmp(out.data(), wanted.data(), wanted.size() * sizeof(Acc)) == 0);
     CHECK(out.back() == 77);
@@ -218,9 +207,9 @@ void compare(Pool task, const std::vector<std::byte> &rows, int threads, std::si
 
 Pool task_of(RowFormat format, std::size_t dim, const Bags &bags) {
     Pool task;
-    task.format = format;
-    task.dim = dim;
-    task.rows.row_bytes = bytes_of_row(format, dim);
+    task.rows.format = format;
+    task.rows.dim = dim;
+    task.rows.row_bytes = row_bytes_of(format, dim);
     task.rows.ids = bags.ids.data();
     task.rows.count = bags.ids.size();
     task.offsets = bags.offsets.data();
@@ -229,7 +218,7 @@ Pool task_of(RowFormat format, std::size_t dim, const Bags &bags) {
 }
 
 void check(const Pool &task, const std::vector<std::byte> &rows, int threads, std::size_t shards) {
-    if (task.format == RowFormat::float64)
+    if (task.rows.format == RowFormat::float64)
         compare<double>(task, rows, threads, shards);
     else
         compare<float>(task, rows, threads, shards);
@@ -314,7 +303,7 @@ void refused_ids() {
         task.out_stride = 20;
         for (const int threads : {1, 2}) {
             set_num_threads(threads);
-            CHECK(pool(task) == bad);
+            CHECK(pool_one(task) == bad);
         }
     }
 }
@@ -331,25 +320,88 @@ void norms() {
     task.rows.row_bytes = 8;
     task.rows.ids = ids;
     task.rows.count = 3;
-    task.rows.element = Element::float32;
+    task.rows.format = RowFormat::float32;
     task.rows.max_norm = 1;
-    task.dim = 2;
+    task.rows.dim = 2;
     task.offsets = offsets;
     task.num_bags = 3;
     task.has_default = true;
     std::vector<float> out(6);
     task.out = reinterpret_cast<std::byte *>(out.data());
     task.out_stride = 8;
-    CHECK(pool(task) == all_in_range);
+    CHECK(pool_one(task) == all_in_range);
     const float x = static_cast<float>(3.0 * 0.2), y = static_cast<float>(4.0 * 0.2);
     const float wanted[] = {x + 0.3F, y + 0.4F, x, y, x, y};
     CHECK(std::memcmp(out.data(), wanted, sizeof wanted) == 0);
     CHECK(rows[0] == 3);
 }
 
+/// Tables of every format, widths and lengths side by side: each gets what it gets alone.
+void several_tables() {
+    std::mt19937_64 random(5);
+    constexpr std::size_t count = 24;
+    constexpr std::size_t num_bags = 400;
+    std::vector<std::vector<std::byte>> rows;
+    std::vector<Bags> bags(count);
+    std::vector<Shard> shards(count);
+    std::vector<std::vector<float>> alone(count);
+    std::vector<Pool> tasks;
+    std::size_t width = 0;
+    const Partition partition = Partition::mod(300, 1);
+    for (std::size_t k = 0; k < count; ++k) {
+        const RowFormat format = formats[k % 6];
+        const std::size_t dim = 1 + random() % 150;
+        rows.push_back(random_rows(random, format, 300, dim));
+        std::vector<std::size_t> lengths(num_bags);
+        for (std::size_t &length : lengths)
+            length = random() % (k % 5 * 4 + 2);
+        if (k == 7) // a bag that is most of all work
+            lengths[3] = 90000;
+        bags[k] = random_bags(random, 300, lengths);
+        tasks.push_back(task_of(format, dim, bags[k]));
+        width += dim;
+    }
+    std::vector<float> out(num_bags * width, 77);
+    for (std::size_t k = 0, column = 0; k < count; column += tasks[k++].rows.dim) {
+        Pool &task = tasks[k];
+        shards[k] = {rows[k].data(), static_cast<std::ptrdiff_t>(task.rows.row_bytes)};
+        task.rows.partition = partition.view();
+        task.rows.shards = &shards[k];
+        task.combiner = combiners[k % 4];
+        alone[k].resize(num_bags * task.rows.dim);
+        Pool one = task;
+        one.out = reinterpret_cast<std::byte *>(alone[k].data());
+        one.out_stride = static_cast<std::ptrdiff_t>(task.rows.dim * sizeof(float));
+        CHECK(pool_one(one) == all_in_range);
+        task.out = reinterpret_cast<std::byte *>(out.data() + column); // concatenated: a row a bag
+        task.out_stride = static_cast<std::ptrdiff_t>(width * sizeof(float));
+    }
+    for (const int threads : {1, 2, 3}) {
+        set_num_threads(threads);
+        std::fill(out.begin(), out.end(), 77.0F);
+        CHECK(pool(tasks).position == all_in_range);
+        for (std::size_t k = 0, column = 0; k < count; column += tasks[k++].rows.dim)
+            for (std::size_t bag = 0; bag < num_bags; ++bag)
+                CHECK(std::memcmp(out.data() + bag * width + column,
+                                  alone[k].data() + bag * tasks[k].rows.dim,
+                                  tasks[k].rows.dim * sizeof(float)) == 0);
+        for (const std::size_t k : {std::size_t{0}, std::size_t{7}, count - 1}) {
+            const std::size_t last = bags[k].ids.size() - 1;
+            const std::int64_t id = bags[k].ids[last];
+            bags[k].ids[last] = 300;
+            const Refused refused = pool(tasks);
+            CHECK(refused.task == k && refused.position == last);
+            bags[k].ids[last] = id;
+        }
+    }
+    CHECK(pool({}).position == all_in_range);
+    set_num_threads(2);
+}
+
 } // namespace
 
 int main() {
+    several_tables();
     every_way();
     threads_and_giant_bags();
     negative_ids();

@@ -41,11 +41,11 @@ float float_of(std::uint16_t half) {
 }
 
 /// The formulas, one value at a time.
-std::vector<std::uint8_t> expected(const std::vector<float> &row, Quantized format) {
+std::vector<std::uint8_t> expected(const std::vector<float> &row, RowFormat format) {
     const float least = *std::min_element(row.begin(), row.end());
     const float most = *std::max_element(row.begin(), row.end());
-    std::vector<std::uint8_t> bytes(quantized_row_bytes(format, row.size()));
-    if (format == Quantized::int8) {
+    std::vector<std::uint8_t> bytes(row_bytes_of(format, row.size()));
+    if (format == RowFormat::int8) {
         const float ends[] = {(most - least) / 255.0F, least};
         const float inverse = 255.0F / ((most - least) + 1e-8F);
         for (std::size_t i = 0; i < row.size(); ++i)
@@ -69,9 +69,9 @@ std::vector<std::uint8_t> expected(const std::vector<float> &row, Quantized form
     return bytes;
 }
 
-std::vector<float> decoded(const std::vector<std::uint8_t> &bytes, Quantized format, std::size_t dim) {
+std::vector<float> decoded(const std::vector<std::uint8_t> &bytes, RowFormat format, std::size_t dim) {
     float ends[2];
-    if (format == Quantized::int8) {
+    if (format == RowFormat::int8) {
         std::memcpy(ends, bytes.data() + dim, 8);
     } else {
         std::uint16_t halves[2];
@@ -81,24 +81,24 @@ std::vector<float> decoded(const std::vector<std::uint8_t> &bytes, Quantized for
     }
     std::vector<float> row(dim);
     for (std::size_t i = 0; i < dim; ++i) {
-        const int step = format == Quantized::int8 ? bytes[i] : (bytes[i / 2] >> (i % 2 * 4)) & 15;
+        const int step = format == RowFormat::int8 ? bytes[i] : (bytes[i / 2] >> (i % 2 * 4)) & 15;
         row[i] = std::fma(static_cast<float>(step), ends[0], ends[1]);
     }
     return row;
 }
 
-std::size_t pack(std::size_t at_level, const std::vector<float> &row, Quantized format,
+std::size_t pack(std::size_t at_level, const std::vector<float> &row, RowFormat format,
                  std::vector<std::uint8_t> &out) {
     Quantize task;
     task.rows = reinterpret_cast<const std::byte *>(row.data());
     task.dim = row.size();
     task.format = format;
-    out.assign(quantized_row_bytes(format, row.size()), 0xee);
+    out.assign(row_bytes_of(format, row.size()), 0xee);
     task.out = out.data();
     return quantize_kernels(at_level).quantize(task, 0, 1);
 }
 
-std::vector<float> unpack(std::size_t at_level, const std::vector<std::uint8_t> &bytes, Quantized format,
+std::vector<float> unpack(std::size_t at_level, const std::vector<std::uint8_t> &bytes, RowFormat format,
                           std::size_t dim) {
     std::vector<float> row(dim);
     Dequantize task;
@@ -112,7 +112,7 @@ std::vector<float> unpack(std::size_t at_level, const std::vector<std::uint8_t> 
 
 void check_row(const std::vector<float> &row) {
     for (std::size_t at_level = 0; at_level < supported_levels(); ++at_level) {
-        for (const Quantized format : {Quantized::int8, Quantized::int4}) {
+        for (const RowFormat format : {RowFormat::int8, RowFormat::int4}) {
             std::vector<std::uint8_t> bytes;
             CHECK(pack(at_level, row, format, bytes) == 1);
             CHECK(bytes == expected(row, format));
@@ -150,20 +150,20 @@ void check_refusals() {
             for (const float odd : {infinity, -infinity, nan}) {
                 std::vector<float> row(dim, 1.5F);
                 row[dim * 2 / 3] = odd;
-                CHECK(pack(at_level, row, Quantized::int8, bytes) == 0);
-                CHECK(pack(at_level, row, Quantized::int4, bytes) == 0);
+                CHECK(pack(at_level, row, RowFormat::int8, bytes) == 0);
+                CHECK(pack(at_level, row, RowFormat::int4, bytes) == 0);
             }
         }
-        CHECK(pack(at_level, {3e38F, -3e38F}, Quantized::int8, bytes) == 0);
-        CHECK(pack(at_level, {FLT_MAX, 0.0F}, Quantized::int8, bytes) == 1);
-        CHECK(pack(at_level, {-65519.0F, 0.0F}, Quantized::int4, bytes) == 1);
-        CHECK(pack(at_level, {-65520.0F, 0.0F}, Quantized::int4, bytes) == 0);
-        CHECK(pack(at_level, {65520.0F, 65520.0F}, Quantized::int4, bytes) == 0);
-        CHECK(pack(at_level, {0.0F, 982799.0F}, Quantized::int4, bytes) == 1);
-        CHECK(pack(at_level, {0.0F, 982800.0F}, Quantized::int4, bytes) == 0);
+        CHECK(pack(at_level, {3e38F, -3e38F}, RowFormat::int8, bytes) == 0);
+        CHECK(pack(at_level, {FLT_MAX, 0.0F}, RowFormat::int8, bytes) == 1);
+        CHECK(pack(at_level, {-65519.0F, 0.0F}, RowFormat::int4, bytes) == 1);
+        CHECK(pack(at_level, {-65520.0F, 0.0F}, RowFormat::int4, bytes) == 0);
+        CHECK(pack(at_level, {65520.0F, 65520.0F}, RowFormat::int4, bytes) == 0);
+        CHECK(pack(at_level, {0.0F, 982799.0F}, RowFormat::int4, bytes) == 1);
+        CHECK(pack(at_level, {0.0F, 982800.0F}, RowFormat::int4, bytes) == 0);
         // Bytes of any origin: the same NaN at every level.
         const std::vector<std::uint8_t> odd = {0, 3, 0, 0, 0x80, 0x7f, 0, 0, 0, 0}; // an infinite scale
-        const std::vector<float> values = unpack(at_level, odd, Quantized::int8, 2);
+        const std::vector<float> values = unpack(at_level, odd, RowFormat::int8, 2);
         CHECK(std::bit_cast<std::uint32_t>(values[0]) == 0x7fc00000U);
         CHECK(values[1] == infinity);
     }
@@ -180,8 +180,8 @@ void check_rows() {
         for (std::size_t j = 0; j < dim; ++j)
             halves[i * (dim + gap) + j] = static_cast<std::uint16_t>(random() & 0xbfffU);
     }
-    for (const Quantized format : {Quantized::int8, Quantized::int4}) {
-        const std::size_t bytes = quantized_row_bytes(format, dim);
+    for (const RowFormat format : {RowFormat::int8, RowFormat::int4}) {
+        const std::size_t bytes = row_bytes_of(format, dim);
         Quantize task;
         task.rows = reinterpret_cast<const std::byte *>(halves.data());
         task.stride = static_cast<std::ptrdiff_t>((dim + gap) * sizeof(std::uint16_t));

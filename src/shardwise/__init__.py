@@ -28,6 +28,7 @@ from shardwise._lookup import embedding_lookup as embedding_lookup
 from shardwise._lookup_sparse import embedding_lookup_sparse as embedding_lookup_sparse
 from shardwise._lookup_sparse import safe_embedding_lookup_sparse as safe_embedding_lookup_sparse
 from shardwise._partition import Partition as Partition
+from shardwise._pool_tables import pool_tables as pool_tables
 from shardwise._quantize import QuantizationLoss as QuantizationLoss
 from shardwise._quantize import dequantize_rows as dequantize_rows
 from shardwise._quantize import quantization_error as quantization_error

@@ -14,12 +14,14 @@ import numpy as np
 from shardwise import formats, store
 from shardwise._errors import FormatError, OptionError
 from shardwise._hashing import Buckets
+from shardwise._layout import Layout
 from shardwise._partition import Partition, as_partition
+from shardwise._quantize import ROW_FORMATS, Losses, QuantizationLoss
 from shardwise._vocabulary import Vocabulary
-from shardwise.formats._source import Source, positive
+from shardwise.formats._source import RowReader, Source, positive
 from shardwise.formats._write import form_of, has_tokens, is_file_name, refuse_file
 from shardwise.store._manifest import NAME
-from shardwise.store._write import as_stored
+from shardwise.store._write import as_stored, stored_layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,12 +37,14 @@ class Converted:
             table directory.
         to: what it is: "table", or one of `shardwise.formats.WRITABLE`.
         shape: the shape of the whole, rows first.
-        dtype: the dtype of its rows.
+        dtype: the dtype of its rows, as they are looked up.
+        row_format: "int8" or "int4" where a table's rows are packed, else the dtype's name.
         partition: how a table is cut into shards; None for a file.
         vocabulary: the tokens of the first rows, or None.
         duplicates: how many rows were left out because their token had come before.
         nonfinite: how many rows have a NaN or an infinity; they were kept.
         lost_tokens: how many tokens were left out because the file has no place for them.
+        loss: what was lost where rows of floats were packed as "int8" or "int4"; else None.
     """
 
     path: str
@@ -48,11 +52,13 @@ class Converted:
     to: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    row_format: str
     partition: Partition | None
     vocabulary: Vocabulary | None
     duplicates: int
     nonfinite: int
     lost_tokens: int
+    loss: QuantizationLoss | None = None
 
 
 def convert(
@@ -85,7 +91,8 @@ def convert(
         shards: on how many shards a table's rows are dealt.
         partition: "mod", "div", or a `Partition` of as many rows. Without it and `shards` the rows
             stay cut as the source has them; "mod" and 1 shard where it does not cut them.
-        dtype: what the rows are stored as, by default as they are: float32 for text.
+        dtype: what the rows are stored as, by default as they are: float32 for text. "int8" and
+            "int4" pack a table's rows of floats in so many bits a value; see `quantize_rows`.
         format: the source's; None finds out by what is in it.
         tensor: the source's tensor, array, variable or column with the rows.
         tokens: the source's array or column with the tokens.
@@ -142,7 +149,7 @@ def convert(
                 f"expected no metadata for a file, which has no place for it, got "
                 f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
             )
-    if dtype is not None:
+    if dtype is not None and (kind != "table" or dtype not in ROW_FORMATS):
         store.storable_dtype(dtype)
     notify = progress or (lambda stage, done, total: None)
     found = _opened(
@@ -156,12 +163,18 @@ def convert(
         unknown=unknown,
         progress=lambda done, total: notify("read", done, total),
     )
-    stored = store.storable_dtype(found.dtype if dtype is None else dtype)
-    rows = _Rows(found, stored)
+    layout = Layout(tuple(found.shape[1:]), store.storable_dtype(found.dtype))
+    if dtype is not None and kind == "table":
+        layout = stored_layout(dtype, found.shape[1:], found.dtype)
+    elif dtype is not None:
+        layout = replace(layout, dtype=store.storable_dtype(dtype))
+    elif kind == "table" and found._packed is not None:
+        layout = found._packed[0]
+    rows = _Rows(found, layout)
     keeps = kind == "table" or has_tokens(kind)
     made = replace(
         found,
-        dtype=stored,
+        dtype=layout.dtype,
         vocabulary=found.vocabulary if keeps else None,
         metadata={**found.metadata, **(metadata or {})},
         _rows=rows.read,
@@ -173,7 +186,8 @@ def convert(
             path,
             made.blocks(),
             shape=made.shape,
-            dtype=stored,
+            dtype=layout.dtype,
+            row_format=layout.packed_name,
             partition=cut,
             vocabulary=made.vocabulary,
             overwrite=overwrite,
@@ -193,12 +207,14 @@ def convert(
         format=found.format,
         to=kind,
         shape=made.shape,
-        dtype=stored.newbyteorder("="),
+        dtype=layout.dtype.newbyteorder("="),
+        row_format=layout.name,
         partition=cut,
         vocabulary=found.vocabulary,
         duplicates=found.duplicates,
         nonfinite=rows.nonfinite,
         lost_tokens=0 if keeps or found.vocabulary is None else len(found.vocabulary),
+        loss=rows.loss.result() if rows.loss else None,
     )
 
 
@@ -242,17 +258,25 @@ def _number(shards: int | None, default: int = 1) -> int:
 
 
 class _Rows:
-    """Reads rows as they are to be stored, and counts those that have a NaN or an infinity."""
+    """Reads rows as they are to be stored; counts those with a NaN or an infinity, and losses."""
 
-    def __init__(self, source: Source, stored: np.dtype[Any]) -> None:
+    def __init__(self, source: Source, layout: Layout) -> None:
         self._source = source
-        self._stored = stored
+        self._layout = layout
         self.nonfinite = 0
+        self.loss = Losses() if layout.packed else None
+        self._read: RowReader = source.read
+        if source._packed is not None and source._packed[0] == layout:  # as they are
+            self._read, self.loss = source._packed[1], None
 
     def read(self, begin: int, end: int) -> NDArray[Any]:
-        block = self._source.read(begin, end)
+        block = self._read(begin, end)
         self.nonfinite += _nonfinite_rows(block)
-        return as_stored(block, self._stored, begin)
+        stored = as_stored(block, self._layout, begin)
+        if self.loss:
+            rows = block.reshape(len(block), self._layout.width)
+            self.loss.add(rows, self._layout.unpack(stored).reshape(rows.shape))
+        return stored
 
 
 def _nonfinite_rows(block: NDArray[Any]) -> int:

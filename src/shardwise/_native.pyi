@@ -38,19 +38,25 @@ class Partition:
 class OutOfRangeId(IndexError):
     pass
 
+class PoolTask:
+    """Bags of a table that wait to be combined."""
+
+def run_pools(tasks: Sequence[PoolTask]) -> None:
+    """Combines the bags of all of them, in one go."""
+
 class Rows:
     """The rows of a table where they lie."""
 
-    def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[Any]], dtype: numpy.dtype[Any], tail: Sequence[int], row_bytes: int, element: str, mapped: bool) -> None: ...
+    def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[Any]], dtype: numpy.dtype[Any], tail: Sequence[int], row_bytes: int, format: str, mapped: bool) -> None: ...
 
     def lookup(self, ids: object, /) -> numpy.typing.NDArray[Any] | None:
         """Rows of a contiguous array of integers; None for any other object."""
 
-    def lookup_into(self, ids: numpy.typing.NDArray[Any], out: numpy.typing.NDArray[Any] | None, policy: str, default_row: int, max_norm: float) -> numpy.typing.NDArray[Any]: ...
+    def lookup_into(self, ids: numpy.typing.NDArray[Any], out: numpy.typing.NDArray[Any] | None, policy: str, default_row: int, max_norm: float, dtype: numpy.dtype[Any] | None, format: str) -> numpy.typing.NDArray[Any]: ...
 
-    def pool(self, ids: numpy.typing.NDArray[Any], offsets: numpy.typing.NDArray[numpy.int64], weights: numpy.typing.NDArray[Any] | None, combiner: str, policy: str, stand_in: int, max_norm: float, padding: int | None, empty_row: int | None, skip_negative: bool, skip_weightless: bool) -> numpy.typing.NDArray[Any]:
+    def bags(self, ids: numpy.typing.NDArray[Any], offsets: numpy.typing.NDArray[numpy.int64], weights: numpy.typing.NDArray[Any] | None, combiner: str, policy: str, stand_in: int, max_norm: float, padding: int | None, empty_row: int | None, skip_negative: bool, skip_weightless: bool, out: numpy.typing.NDArray[Any], format: str) -> PoolTask:
         """
-        Bags of rows, each combined to one: `offsets` has one entry more than there are bags.
+        Bags of rows, each to be combined to a row of `out`: `offsets` has one entry more than there are bags.
         """
 
     def prefetch(self, ids: numpy.typing.NDArray[Any]) -> None:

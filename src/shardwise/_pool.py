@@ -10,7 +10,8 @@ import numpy as np
 from shardwise import _native
 from shardwise._errors import IdOutOfRangeError, OptionError, TableError
 from shardwise._ids import OutOfRange, as_policy, out_of_range_error
-from shardwise._norms import as_limit, is_small_float
+from shardwise._layout import Layout, computes_on
+from shardwise._norms import as_limit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,14 +21,45 @@ if TYPE_CHECKING:
 Combiner: TypeAlias = Literal["sum", "mean", "sqrtn", "max"]
 
 _COMBINERS = ("sum", "mean", "sqrtn", "max")
-_POOLED = ("float16", "bfloat16", "float32", "float64")
 
 
 def pool(
     rows: _native.Rows,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
+    num_rows: int,
+    layout: Layout,
     bags: Bags,
+    *,
+    dtype: np.dtype[Any] | None = None,
+    **options: Any,
+) -> NDArray[Any]:
+    """Return a row for each bag: an array of shape `bags.lead + layout.row_shape`.
+
+    Args:
+        rows: the table's rows.
+        num_rows: how many there are.
+        layout: how they lie.
+        bags: from `as_bags`.
+        dtype: of the result; the rows' own by default.
+        options: those of `pool_task`.
+    """
+    out: NDArray[Any] = _native.empty(
+        (len(bags.offsets) - 1, layout.width), layout.dtype if dtype is None else dtype
+    )
+    task = pool_task(rows, num_rows, layout, bags, out, **options)
+    try:
+        _native.run_pools([task])
+    except _native.OutOfRangeId as error:
+        position, value, _ = map(int, str(error).split())
+        raise out_of_range_error(bags.values.shape, position, value, num_rows) from None
+    return out.reshape(bags.lead + layout.row_shape)
+
+
+def pool_task(
+    rows: _native.Rows,
+    num_rows: int,
+    layout: Layout,
+    bags: Bags,
+    out: NDArray[Any],
     *,
     combiner: str = "sum",
     max_norm: float | None = None,
@@ -36,14 +68,15 @@ def pool(
     default_id: int | None = None,
     skip_negative: bool = False,
     skip_weightless: bool = False,
-) -> NDArray[Any]:
-    """Return a row for each bag: an array of shape `bags.lead + shape[1:]`.
+) -> _native.PoolTask:
+    """Return what `run_pools` does: a row for each bag, written to `out`.
 
     Args:
-        rows: the table's rows, `shape` its shape, `dtype` theirs.
-        shape: see above.
-        dtype: see above.
+        rows: the table's rows.
+        num_rows: how many there are.
+        layout: how they lie.
         bags: from `as_bags`.
+        out: floats of shape (bags, elements of a row); each row lies in one piece.
         combiner: see `Table.pool`, for this and what follows.
         max_norm: the largest norm of a row.
         out_of_range: what an id outside the table does.
@@ -56,46 +89,42 @@ def pool(
         raise OptionError(
             f"expected combiner to be one of {', '.join(map(repr, _COMBINERS))}, got {combiner!r}"
         )
-    is_float = dtype.kind == "f" or is_small_float(dtype)
-    if not is_float or not dtype.isnative or dtype.name not in _POOLED:
+    if not computes_on(layout):
         raise TableError(
-            f"expected rows of {', '.join(_POOLED)} to combine, got {dtype}; make a table of "
-            "rows.astype(numpy.float32)"
+            "expected rows of float16, bfloat16, float32, float64, or packed ones, to combine, "
+            f"got {layout.dtype}; make a table of rows.astype(numpy.float32)"
         )
-    policy, stand_in = as_policy(out_of_range, shape[0])
+    policy, stand_in = as_policy(out_of_range, num_rows)
     padding = None if padding_id is None else _as_id("padding_id", padding_id)
     if padding is not None and padding < 0 and bags.values.dtype.kind == "u":
         padding = None  # there is no such id
     empty_row = None
     if default_id is not None:
         empty_row = _as_id("default_id", default_id)
-        if not 0 <= empty_row < shape[0]:
+        if not 0 <= empty_row < num_rows:
             raise IdOutOfRangeError(
-                f"expected default_id to be the id of one of {shape[0]} rows, got {default_id}"
+                f"expected default_id to be the id of one of {num_rows} rows, got {default_id}"
             )
     weights = bags.weights
     if weights is not None:
-        wanted = np.float64 if dtype == np.float64 else np.float32
+        wanted = np.float64 if layout.dtype == np.float64 else np.float32
         with np.errstate(over="ignore"):
             weights = np.ascontiguousarray(weights, wanted)
-    try:
-        found = rows.pool(
-            bags.values,
-            bags.offsets,
-            weights,
-            combiner,
-            policy,
-            stand_in,
-            as_limit(max_norm),
-            padding,
-            empty_row,
-            skip_negative,
-            skip_weightless,
-        )
-    except _native.OutOfRangeId as error:
-        position, value = map(int, str(error).split())
-        raise out_of_range_error(bags.values.shape, position, value, shape[0]) from None
-    return found.reshape(bags.lead + shape[1:])
+    return rows.bags(
+        bags.values,
+        bags.offsets,
+        weights,
+        combiner,
+        policy,
+        stand_in,
+        as_limit(max_norm),
+        padding,
+        empty_row,
+        skip_negative,
+        skip_weightless,
+        out,
+        out.dtype.name,
+    )
 
 
 def _as_id(name: str, value: object) -> int:

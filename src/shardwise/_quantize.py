@@ -123,7 +123,11 @@ def quantize_rows(rows: Any, format: str | RowFormat) -> NDArray[np.uint8]:
         array([[ 0.   ,  0.502,  1.   ],
                [-3.   ,  0.   , 12.   ]], dtype=float32)
     """
-    to = as_row_format(format)
+    return pack(rows, as_row_format(format))
+
+
+def pack(rows: Any, to: RowFormat, first: int = 0) -> NDArray[np.uint8]:
+    """Do what `quantize_rows` does; errors count the rows from `first`."""
     array = _as_floats(rows)
     packed: NDArray[np.uint8] = _native.empty(
         (len(array), to.row_bytes(array.shape[1])), np.dtype(np.uint8)
@@ -132,7 +136,7 @@ def quantize_rows(rows: Any, format: str | RowFormat) -> NDArray[np.uint8]:
         bits = values.view(np.uint16) if values.dtype == np.float16 else values
         refused = _native.quantize_rows(bits, to.name, packed[begin : begin + len(values)])
         if refused < len(values):
-            raise _refusal(array, begin + refused, to)
+            raise _refusal(array, begin + refused, to, first)
     return packed
 
 
@@ -160,7 +164,7 @@ def dequantize_rows(
     """
     of = as_row_format(format)
     array = _as_packed(packed)
-    dim = _as_dim(array, of, dim)
+    dim = as_dim(array, of, dim)
     out: NDArray[np.float32] = _native.empty((len(array), dim), np.dtype(np.float32))
     _native.dequantize_rows(array, of.name, out)
     return out
@@ -192,21 +196,41 @@ def quantization_error(rows: Any, packed: Any, format: str | RowFormat) -> Quant
     """
     of = as_row_format(format)
     array, bytes_ = _as_floats(rows), _as_packed(packed)
-    dim = _as_dim(bytes_, of, array.shape[1])
+    dim = as_dim(bytes_, of, array.shape[1])
     if len(array) != len(bytes_):
         raise TableError(f"expected as many rows in both, got {len(array)} and {len(bytes_)}")
-    if len(array) == 0:
-        return QuantizationLoss(0.0, 0.0, 1.0)
-    largest, squares, cosines = 0.0, 0.0, 0.0
+    losses = Losses()
     for begin, end in _blocks(len(array), 8 * dim):
-        before = array[begin:end].astype(np.float64)
-        after = dequantize_rows(bytes_[begin:end], of, dim).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # infinities are what they are
-            lost = np.abs(after - before)
-            largest = float(np.maximum(largest, lost.max()))
-            squares += float(np.square(lost).sum())
-            cosines += float(_cosines(before, after).sum())
-    return QuantizationLoss(largest, math.sqrt(squares / (len(array) * dim)), cosines / len(array))
+        losses.add(array[begin:end], dequantize_rows(bytes_[begin:end], of, dim))
+    return losses.result()
+
+
+class Losses:
+    """Adds up what quantized rows are away from those they were made of, block by block."""
+
+    def __init__(self) -> None:
+        self._largest, self._squares, self._cosines = 0.0, 0.0, 0.0
+        self._rows, self._values = 0, 0
+
+    def add(self, rows: NDArray[Any], quantized: NDArray[Any]) -> None:
+        """Compare rows of shape (rows, dim) with what they became."""
+        for begin, end in _blocks(len(rows), 8 * rows.shape[1]):
+            before = rows[begin:end].astype(np.float64)
+            after = quantized[begin:end].astype(np.float64)
+            with np.errstate(invalid="ignore"):  # infinities are what they are
+                lost = np.abs(after - before)
+                self._largest = float(np.maximum(self._largest, lost.max(initial=0.0)))
+                self._squares += float(np.square(lost).sum())
+                self._cosines += float(_cosines(before, after).sum())
+        self._rows += len(rows)
+        self._values += rows.size
+
+    def result(self) -> QuantizationLoss:
+        """Return it for all rows; 0, 0 and 1 where there are none."""
+        if not self._rows:
+            return QuantizationLoss(0.0, 0.0, 1.0)
+        rms = math.sqrt(self._squares / self._values)
+        return QuantizationLoss(self._largest, rms, self._cosines / self._rows)
 
 
 def _cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -263,7 +287,13 @@ def _as_packed(packed: Any) -> NDArray[np.uint8]:
     return array if is_usable(array) else np.ascontiguousarray(array)
 
 
-def _as_dim(packed: NDArray[np.uint8], of: RowFormat, dim: int | None) -> int:
+def as_dim(packed: NDArray[np.uint8], of: RowFormat, dim: int | None) -> int:
+    """Return how many values rows of such bytes have.
+
+    Raises:
+        TableError: their bytes are not those of `dim` values.
+        OptionError: `dim` is no number of values, or is missing for int4.
+    """
     row_bytes = packed.shape[1]
     if dim is None:
         dim = of.dim(row_bytes)
@@ -288,13 +318,13 @@ def _as_dim(packed: NDArray[np.uint8], of: RowFormat, dim: int | None) -> int:
     return number
 
 
-def _refusal(array: NDArray[Any], row: int, to: RowFormat) -> TableError:
+def _refusal(array: NDArray[Any], row: int, to: RowFormat, first: int) -> TableError:
     with np.errstate(invalid="ignore"):  # a signalling NaN
         values = np.asarray(array[row], dtype=np.float64)
     odd = np.flatnonzero(~np.isfinite(values))
     if len(odd):
         return TableError(
-            f"expected finite rows, got {values[odd[0]]} at rows[{row}, {odd[0]}]; "
+            f"expected finite rows, got {values[odd[0]]} at rows[{first + row}, {odd[0]}]; "
             f"a row with that in it cannot be {to.name}"
         )
     least, most = values.min(), values.max()
@@ -303,6 +333,7 @@ def _refusal(array: NDArray[Any], row: int, to: RowFormat) -> TableError:
     else:
         limit = "less than 982800 wide, with a least value of less than 65520 either way,"
     return TableError(
-        f"expected rows {limit} for {to.name}, got {least:.6g} to {most:.6g} in rows[{row}]; "
+        f"expected rows {limit} for {to.name}, got {least:.6g} to {most:.6g} in "
+        f"rows[{first + row}]; "
         "scale the rows first" + ("" if to.bits == 8 else ', or take "int8"')
     )

@@ -12,9 +12,11 @@ import numpy as np
 from shardwise import _native
 from shardwise._arrays import as_row_shape, as_rows, as_values, is_usable, private_copy
 from shardwise._bags import Bags, as_bags
-from shardwise._errors import IdTypeError, OutputError, TableError
+from shardwise._errors import IdTypeError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
+from shardwise._layout import Layout, layout_of_bytes, other_dtype, packed_layout
 from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
+from shardwise._output import check_out, given
 from shardwise._partition import Partition, as_partition, check_shard_sizes
 from shardwise._pool import Combiner, pool
 
@@ -60,6 +62,7 @@ class Table:
         "__weakref__",
         "_dtype",
         "_files",
+        "_layout",
         "_mode",
         "_partition",
         "_rows",
@@ -69,6 +72,7 @@ class Table:
 
     _dtype: np.dtype[Any]
     _files: Files | None
+    _layout: Layout
     _mode: Mode | None
     _partition: Partition
     _rows: _native.Rows
@@ -86,6 +90,8 @@ class Table:
         partition: str | Partition = "mod",
         *,
         copy: bool = False,
+        row_format: str | None = None,
+        dim: int | None = None,
     ) -> Table:
         """Make a table of an array of shape (rows, ...), cut into `shards` shards.
 
@@ -97,26 +103,43 @@ class Table:
                 it says).
             copy: make the shards private copies, each in 2 MB pages where the system grants them.
                 Without it they are views of the array.
+            row_format: "int8" or "int4" where the array holds packed rows, uint8 of shape
+                (rows, bytes), as `quantize_rows` makes them, or PyTorch and FBGEMM. To pack rows
+                of floats, see `quantize`.
+            dim: how many values a packed row has; "int4" needs it.
 
         Raises:
-            TableError: no array, of rank 0, or of Python objects.
+            TableError: no array, of rank 0, or of Python objects; or not of such packed rows.
             PartitionError: there is no such partition, or it is one of another number of rows.
+            OptionError: there is no such row format.
         """
         whole = as_rows(array, "array")
         if isinstance(partition, Partition) and shards == 1:
             shards = partition.num_shards
         cut = as_partition(partition, len(whole), shards)
+        layout = None if row_format is None else layout_of_bytes(whole, row_format, dim)
         pieces = [_piece(whole, cut, k) for k in range(cut.num_shards)]
-        return cls._make([private_copy(p) for p in pieces] if copy else pieces, cut)
+        if copy:
+            pieces = [private_copy(piece) for piece in pieces]
+        return cls._make(pieces, cut, layout=layout)
 
     @classmethod
-    def from_shards(cls, shards: Sequence[Any], partition: str | Partition = "mod") -> Table:
+    def from_shards(
+        cls,
+        shards: Sequence[Any],
+        partition: str | Partition = "mod",
+        *,
+        row_format: str | None = None,
+        dim: int | None = None,
+    ) -> Table:
         """Make a table of arrays that are its shards already.
 
         Args:
             shards: arrays of shape (rows of that shard, ...) that differ in their first axis alone.
             partition: "mod", "div", or a `Partition`: how the rows were dealt out. The lengths of
                 the shards must be the ones it gives.
+            row_format: "int8" or "int4" where the shards hold packed rows; see `from_array`.
+            dim: how many values a packed row has; "int4" needs it.
 
         Raises:
             TableError: no shards, or shards that differ in dtype or in the shape of a row.
@@ -143,7 +166,8 @@ class Table:
         sizes = [len(array) for array in arrays]
         cut = as_partition(partition, sum(sizes), len(sizes))
         check_shard_sizes(cut, sizes)
-        return cls._make(arrays, cut)
+        layout = None if row_format is None else layout_of_bytes(arrays[0], row_format, dim)
+        return cls._make(arrays, cut, layout=layout)
 
     @classmethod
     def _make(
@@ -151,27 +175,29 @@ class Table:
         shards: Sequence[NDArray[Any]],
         partition: Partition,
         *,
+        layout: Layout | None = None,
         mode: Mode | None = None,
         files: Files | None = None,
     ) -> Table:
         self = object.__new__(cls)
-        first = shards[0]
+        if layout is None:
+            layout = Layout(shards[0].shape[1:], shards[0].dtype)
         self._shards = tuple(a if is_usable(a) else private_copy(a) for a in shards)
         self._partition = partition
-        self._dtype = first.dtype
-        self._shape = (partition.num_rows, *first.shape[1:])
+        self._layout = layout
+        self._dtype = layout.dtype
+        self._shape = (partition.num_rows, *layout.row_shape)
         self._mode = mode
         self._files = files
         if files is not None:
             weakref.finalize(self, files.close)
-        row_bytes = int(np.prod(first.shape[1:], dtype=np.int64)) * first.dtype.itemsize
         self._rows = _native.Rows(
             partition._core,
             list(self._shards),
-            first.dtype,
-            first.shape[1:],
-            row_bytes,
-            first.dtype.name if first.dtype.isnative else "swapped",
+            layout.dtype,
+            layout.row_shape,
+            layout.row_bytes,
+            layout.kernel,
             mode is not None,
         )
         return self
@@ -205,6 +231,7 @@ class Table:
         dim: int | tuple[int, ...],
         dtype: Any = "float32",
         *,
+        row_format: str | None = None,
         shards: int = 1,
         partition: str | Partition = "mod",
         initializer: str | Initializer | RowMaker = "zeros",
@@ -219,6 +246,7 @@ class Table:
             rows: how many rows.
             dim: how many values a row has, or the shape of a row.
             dtype: the dtype of an element.
+            row_format: "int8" or "int4" to pack rows of float32 in so many bits a value.
             shards: how many shards.
             partition: "mod", "div", or a `Partition` of as many rows.
             initializer: the rows' first values: a name ("zeros", "uniform", "normal",
@@ -233,7 +261,7 @@ class Table:
             TableExistsError: there is a table already, and `overwrite` is false.
             StoreError: the dtype has no form on disk.
             PartitionError: there is no such partition.
-            OptionError: there is no such initializer.
+            OptionError: there is no such initializer, or no such row format.
 
         Example:
             >>> import tempfile
@@ -254,6 +282,7 @@ class Table:
             path,
             (cut.num_rows, *as_row_shape(dim)),
             dtype=dtype,
+            row_format=row_format,
             partition=cut,
             initializer=initializer,
             overwrite=overwrite,
@@ -284,6 +313,38 @@ class Table:
 
         write_table(path, self, overwrite=overwrite, metadata=metadata)
 
+    def quantize(self, row_format: str) -> Table:
+        """Return a table in memory of the same rows, cut as they are, in 8 or 4 bits a value.
+
+        Each row gets a scale and a bias of its own; the bytes are those of `quantize_rows`. Larger
+        tables are quantized on the way to the disk by `shardwise.convert(..., dtype="int8")`.
+
+        Args:
+            row_format: "int8" or "int4".
+
+        Raises:
+            OptionError: there is no such format.
+            TableError: the rows are not of finite floats, or have no values.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> table = Table.from_array(np.array([[0.0, 0.5, 1.0], [-3.0, 0.0, 12.0]]))
+            >>> small = table.quantize("int8")
+            >>> small
+            Table(shape=(2, 3), dtype=float32, row_format='int8', partition=Partition.mod(num_rows=2, num_shards=1))
+            >>> small.lookup(0).round(2)
+            array([0. , 0.5, 1. ], dtype=float32)
+        """  # noqa: E501 - the example's output
+        layout = packed_layout(row_format, self._shape[1:])
+        shards = []
+        for k, shard in enumerate(self._shards):
+            try:
+                shards.append(layout.pack(self._layout.unpack(shard)))
+            except TableError as error:
+                raise TableError(f"of shard {k}: {error}") from None
+        return Table._make(shards, self._partition, layout=layout)
+
     @property
     def partition(self) -> Partition:
         """How ids fall on the shards."""
@@ -291,8 +352,19 @@ class Table:
 
     @property
     def shards(self) -> tuple[NDArray[Any], ...]:
-        """The shards, of shape (partition.shard_sizes[k], ...)."""
+        """The shards, of shape (partition.shard_sizes[k], ...); of packed rows, their bytes."""
         return self._shards
+
+    @property
+    def _whole(self) -> NDArray[Any] | None:
+        """All rows as they are looked up, where they lie so in one array."""
+        return self._shards[0] if len(self._shards) == 1 and not self._layout.packed else None
+
+    def _stored(self) -> Table:
+        """The same rows as they lie in the shards: of packed rows, a table of their bytes."""
+        if not self._layout.packed:
+            return self
+        return Table._make(self._shards, self._partition, mode=self._mode)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -301,8 +373,13 @@ class Table:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of an element."""
+        """The dtype of an element that is looked up."""
         return self._dtype
+
+    @property
+    def row_format(self) -> str:
+        """How rows are stored: "int8" or "int4" where they are packed, else the dtype's name."""
+        return self._layout.name
 
     @property
     def mode(self) -> str:
@@ -318,10 +395,13 @@ class Table:
                 f"expected a table in memory to copy or pickle, got one of files (mode "
                 f"{self._mode!r}); pass its path, and open it again there: its pages are shared"
             )
-        return _remade, (self._shards, self._partition)
+        return _remade, (self._shards, self._partition, self._layout)
 
     def __repr__(self) -> str:
-        return f"Table(shape={self._shape}, dtype={self._dtype}, partition={self._partition})"
+        packed = f", row_format={self.row_format!r}" if self._layout.packed else ""
+        return (
+            f"Table(shape={self._shape}, dtype={self._dtype}{packed}, partition={self._partition})"
+        )
 
     def lookup(
         self,
@@ -330,10 +410,12 @@ class Table:
         out: NDArray[Any] | None = None,
         out_of_range: OutOfRange = "error",
         max_norm: float | None = None,
+        dtype: Any = None,
     ) -> NDArray[Any]:
         """Return the rows of ids: an array of shape `ids.shape + table.shape[1:]`.
 
         The rows are bit-exact copies, whatever the partition, the number of shards or of threads.
+        Packed rows ("int8", "int4") come as float32, the values of `dequantize_rows`.
 
         Args:
             ids: integers of any dtype and shape; see `embedding_lookup`.
@@ -344,15 +426,18 @@ class Table:
                 row that stands in for it. Negative ids are outside the table.
             max_norm: scale rows whose L2 norm (over all their elements) is larger down to this
                 norm; other rows keep their bits. For rows of floating-point or complex numbers.
+            dtype: of the result: float16, bfloat16, float32 or float64, to which floats are
+                converted as they are read, each rounded once; the table's own by default.
 
         Raises:
             IdOutOfRangeError: an id is outside the table; it names the first such id.
             IdTypeError: ids are not integers.
             OutputError: `out` cannot take the result.
-            OptionError: `out_of_range` or `max_norm` is not one of its values.
-            TableError: `max_norm` for rows that have no norm.
+            OptionError: `out_of_range`, `max_norm` or `dtype` is not one of its values.
+            TableError: `max_norm` for rows that have no norm, or `dtype` for rows that are no
+                floats.
         """
-        if out is None and max_norm is None and out_of_range == "error":
+        if out is None and max_norm is None and dtype is None and out_of_range == "error":
             try:
                 # A plain array of integers takes this path alone: it is the one that must be fast.
                 rows = self._rows.lookup(ids)
@@ -370,19 +455,21 @@ class Table:
         policy, default_row = as_policy(out_of_range, len(self))
         limit = as_limit(max_norm)
         clip_later = limit < NO_LIMIT and not clips_in_kernel(self._dtype)
+        wanted = other_dtype(dtype, self._layout)
         if out is not None:
-            self._check_out(out, ids.shape, (ids,))
-        direct = out is not None and out.flags.carray
+            self._check_out(out, ids.shape, ids, wanted)
+        if wanted is not None and limit < NO_LIMIT:  # clipped first, then rounded
+            rows = self.lookup(ids, out_of_range=out_of_range, max_norm=max_norm)
+            return given(out, rows if out is not None else _cast(rows, wanted))
+        direct = out if out is not None and out.flags.carray else None
+        name = "" if wanted is None else wanted.name
         try:
-            rows = self._rows.lookup_into(ids, out if direct else None, policy, default_row, limit)
+            rows = self._rows.lookup_into(ids, direct, policy, default_row, limit, wanted, name)
         except _native.OutOfRangeId as error:
             raise self._out_of_range(ids, error) from None
         if clip_later and rows.size:
             clip_rows(rows.reshape(ids.size, -1), limit)
-        if out is None or direct:
-            return rows
-        np.copyto(out, rows)
-        return out
+        return rows if rows is direct else given(out, rows)
 
     def pool(
         self,
@@ -396,6 +483,7 @@ class Table:
         out_of_range: OutOfRange = "error",
         padding_id: int | None = None,
         default_id: int | None = None,
+        dtype: Any = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Combine the rows of each bag of ids to one row, in one pass.
@@ -405,7 +493,7 @@ class Table:
         largest w_i e_i of each element, where NaN is larger than all. A division by zero gives
         zeros. Rows are added in the order of the ids, in float32 (float64 for float64 rows), so the
         result is the same for every partition and number of threads; it is rounded once, to the
-        table's dtype. An array of all the rows is never made.
+        result's dtype. An array of all the rows is never made.
 
         Args:
             ids: with `offsets`, integers of shape (ids,). Without: integers of shape (bags, ids of
@@ -422,10 +510,11 @@ class Table:
                 member of its bag and counts in the mean.
             padding_id: ids equal to this one are no part of their bag.
             default_id: empty bags get the row of this id, else zeros.
+            dtype: of the result: float16, bfloat16, float32 or float64; the table's by default.
             out: an array of the result's shape and dtype that takes it and is returned.
 
         Returns:
-            An array of shape (bags, ...) + `table.shape[1:]`, of the table's dtype.
+            An array of shape (bags, ...) + `table.shape[1:]`.
 
         Raises:
             IdOutOfRangeError: an id is outside the table.
@@ -450,8 +539,9 @@ class Table:
         https://www.tensorflow.org/api_docs/python/tf/nn/embedding_lookup_sparse.
         """
         bags = as_bags(ids, offsets, weights, include_last_offset=include_last_offset)
+        wanted = other_dtype(dtype, self._layout)
         if out is not None:
-            self._check_out(out, bags.lead, (bags.values,))
+            self._check_out(out, bags.lead, bags.values, wanted)
         found = self._pool(
             bags,
             combiner=combiner,
@@ -459,14 +549,12 @@ class Table:
             out_of_range=out_of_range,
             padding_id=padding_id,
             default_id=default_id,
+            dtype=wanted,
         )
-        if out is None:
-            return found
-        np.copyto(out, found)
-        return out
+        return given(out, found)
 
     def _pool(self, bags: Bags, **options: Any) -> NDArray[Any]:
-        return pool(self._rows, self._shape, self._dtype, bags, **options)
+        return pool(self._rows, len(self), self._layout, bags, **options)
 
     def __getitem__(self, ids: Any) -> NDArray[Any]:
         """Return `lookup(ids)`."""
@@ -492,7 +580,8 @@ class Table:
         Args:
             ids: integers of any dtype and shape.
             rows: an array of shape `ids.shape + table.shape[1:]`, or what NumPy broadcasts to it;
-                of the table's dtype, or of one that NumPy casts to it as "same_kind".
+                of the table's dtype, or of one that NumPy casts to it as "same_kind". A table of
+                packed rows packs them.
 
         Raises:
             IdOutOfRangeError: an id is outside the table; nothing is written.
@@ -523,6 +612,8 @@ class Table:
                 f"expected a table that can be written to, got a read-only one; {advice}"
             )
         values = as_values(rows, ids.shape + self._shape[1:], self._dtype)
+        if self._layout.packed:
+            values = self._layout.pack(values.reshape(ids.size, *self._shape[1:]))
         if any(np.may_share_memory(values, array) for array in self._shards):
             values = values.copy()
         # A copy: ids that another thread changes after they were checked would lead anywhere.
@@ -576,11 +667,11 @@ class Table:
     def describe(self) -> dict[str, Any]:
         """Return what the table is and where it lies, as a JSON object.
 
-        Keys: `mode`, `shape`, `dtype`, `row_bytes`, `bytes`, `partition`, `shards` (for each:
-        `rows`, `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB pages at
-        present), `threads` and `isa` (the instruction level that lookups use).
+        Keys: `mode`, `shape`, `dtype`, `row_format`, `row_bytes`, `bytes`, `partition`, `shards`
+        (for each: `rows`, `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB
+        pages at present), `threads` and `isa` (the instruction level that lookups use).
         """
-        row_bytes = int(np.prod(self._shape[1:], dtype=np.int64)) * self._dtype.itemsize
+        row_bytes = self._layout.row_bytes
         shards = []
         for array in self._shards:
             low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
@@ -596,6 +687,7 @@ class Table:
             "mode": self.mode,
             "shape": list(self._shape),
             "dtype": str(self._dtype),
+            "row_format": self.row_format,
             "row_bytes": row_bytes,
             "bytes": len(self) * row_bytes,
             "partition": self._partition.to_json(),
@@ -605,32 +697,23 @@ class Table:
         }
 
     def _out_of_range(self, ids: NDArray[Any], error: Exception) -> Exception:
-        position, value = map(int, str(error).split())
+        position, value, _ = map(int, str(error).split())
         return out_of_range_error(ids.shape, position, value, len(self))
 
     def _check_out(
-        self, out: object, lead: tuple[int, ...], given: tuple[NDArray[Any], ...]
+        self, out: object, lead: tuple[int, ...], ids: NDArray[Any], wanted: np.dtype[Any] | None
     ) -> None:
-        shape = lead + self._shape[1:]
-        if not isinstance(out, np.ndarray):
-            raise OutputError(f"expected out as a NumPy array, got {type(out).__name__}")
-        if out.shape != shape or out.dtype != self._dtype:
-            raise OutputError(
-                f"expected out of shape {shape} and dtype {self._dtype}, "
-                f"got shape {out.shape} and dtype {out.dtype}"
-            )
-        if not out.flags.writeable:
-            raise OutputError("expected out as an array that can be written, got a read-only one")
-        for array in (*given, *self._shards):
-            if np.may_share_memory(out, array):
-                raise OutputError(
-                    "expected out as memory of its own, got an array that overlaps the table or "
-                    "the ids; pass a copy, or leave out away"
-                )
+        dtype = self._dtype if wanted is None else wanted
+        check_out(out, lead + self._shape[1:], dtype, (ids, *self._shards))
 
 
-def _remade(shards: Sequence[NDArray[Any]], partition: Partition) -> Table:
-    return Table._make(shards, partition)
+def _remade(shards: Sequence[NDArray[Any]], partition: Partition, layout: Layout) -> Table:
+    return Table._make(shards, partition, layout=layout)
+
+
+def _cast(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        return rows.astype(dtype)
 
 
 def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:

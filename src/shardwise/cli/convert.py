@@ -31,7 +31,11 @@ def convert(
         typer.Option(help="how rows are dealt to shards: mod or div; as IN is cut, or mod"),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="what rows are stored as, e.g. float16; as in IN by default")
+        str | None,
+        typer.Option(
+            help="what rows are stored as: float16, int8 or int4 (packed, with a scale a row), "
+            "...; as in IN by default"
+        ),
     ] = None,
     to: Annotated[
         str | None,
@@ -90,7 +94,13 @@ def convert(
     place = f"as {made.to}"
     if made.partition is not None:
         place = f"in {counted(made.partition.num_shards, 'shard')}"
-    print(f"{made.path}: {rows_of(made.shape, made.dtype)} {place}, from {made.format}")
+    print(f"{made.path}: {rows_of(made.shape, made.row_format)} {place}, from {made.format}")
+    if made.loss is not None:
+        largest, rms, cosine = made.loss
+        print(
+            f"{made.row_format}: values are off by {rms:.2g} (RMS), at most by {largest:.2g}; mean "
+            f"cosine of a row with what it was {cosine:.5f}"
+        )
     if made.to == "table":
         _tell_rows_without_tokens(made)
     if made.duplicates:

@@ -25,6 +25,9 @@ def create(
     rows: Annotated[int, typer.Option(help="how many rows")],
     dim: Annotated[int, typer.Option(help="values a row")],
     dtype: Annotated[str, typer.Option(help="what rows are stored as, e.g. float16")] = "float32",
+    row_format: Annotated[
+        str | None, typer.Option(help="int8 or int4: rows of float32, packed in so many bits")
+    ] = None,
     shards: Annotated[int, typer.Option(help="how many shards")] = 1,
     partition: Annotated[
         str, typer.Option(help="how rows are dealt to shards: mod or div")
@@ -66,6 +69,7 @@ def create(
             rows,
             dim,
             dtype,
+            row_format=row_format,
             shards=shards,
             partition=partition,
             initializer=first,
@@ -73,7 +77,7 @@ def create(
             progress=lambda done, total: show("create", done, total),
         )
         made.close()
-    print(f"{table}: {rows_of(made.shape, made.dtype)} in {counted(shards, 'shard')}")
+    print(f"{table}: {rows_of(made.shape, made.row_format)} in {counted(shards, 'shard')}")
 
 
 def _initializer(kind: str, given: dict[str, float], seed: int) -> Initializer:

@@ -40,7 +40,7 @@ def info(
     console = Printer()
     console.print(f"{table}", style="bold")
     shape = " x ".join(map(str, found["shape"]))
-    console.print(f"shape       {shape} {found['dtype']}, {_size(found['bytes'])}")
+    console.print(f"shape       {shape} {found['row_format']}, {_size(found['bytes'])}")
     console.print(f"partition   {partition}")
     if words is not None:
         unknown = _unknown(words["unknown"])

@@ -24,7 +24,8 @@ def reshard(
         str | None, typer.Option(help="how rows are dealt to shards: mod or div; as IN by default")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="what rows are stored as, e.g. float16; as IN by default")
+        str | None,
+        typer.Option(help="what rows are stored as: float16, int8, int4, ...; as IN by default"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a table")] = False,
 ) -> None:
@@ -46,5 +47,5 @@ def reshard(
             progress=lambda done, total: show("write", done, total),
         )
     pieces = counted(made.partition.num_shards, "shard")
-    what = rows_of(made.shape, made.dtype)
+    what = rows_of(made.shape, made.row_format)
     print(f"{table}: {what} in {pieces}, by {made.partition.strategy}")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import OptionError
+from shardwise._layout import Layout
 from shardwise._partition import Partition
 from shardwise._tokens import build_slots
 from shardwise._vocabulary import Vocabulary
@@ -78,6 +79,7 @@ class Source:
     partition: Partition | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     _rows: RowReader = field(repr=False)
+    _packed: tuple[Layout, RowReader] | None = None  # of a table: how rows lie there, and such rows
 
     def read(self, begin: int = 0, end: int | None = None) -> NDArray[Any]:
         """Return the rows [begin, end), of shape (rows, ...); all rows by default.

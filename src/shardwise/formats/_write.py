@@ -141,10 +141,15 @@ def table_source(
         )
 
     def read(begin: int, end: int) -> NDArray[Any]:
-        if len(table.shards) == 1:
-            return table.shards[0][begin:end]
+        whole = table._whole
+        if whole is not None:
+            return whole[begin:end]
         return table.lookup(np.arange(begin, end))
 
+    def read_packed(begin: int, end: int) -> NDArray[Any]:
+        return stored.lookup(np.arange(begin, end))
+
+    stored = table._stored()
     return Source(
         path=os.fspath(path),
         format="shardwise",
@@ -154,6 +159,7 @@ def table_source(
         partition=table.partition,
         metadata=dict(metadata or {}),
         _rows=read,
+        _packed=(table._layout, read_packed) if table._layout.packed else None,
     )
 
 

@@ -334,8 +334,9 @@ class FastTextKeyedVectors(KeyedVectors):
 
 def _first(table: Table, count: int) -> Table:
     """The first rows of a table: where it lies in one piece, without a copy."""
-    if len(table.shards) == 1:
-        return Table._make([table.shards[0][:count]], table.partition.div(count, 1), mode=None)
+    whole = table._whole
+    if whole is not None:
+        return Table._make([whole[:count]], table.partition.div(count, 1), mode=None)
     return Table.from_array(table.lookup(np.arange(count)))
 
 

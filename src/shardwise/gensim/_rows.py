@@ -76,9 +76,11 @@ class Rows:
 
         Assigning an array of this shape replaces them all.
         """
-        if len(self._table.shards) > 1:
+        whole = self._table._whole
+        if whole is None:
             self._own(0)  # they lie in one piece from here on
-        view = self._table.shards[0][: len(self)].view()
+            whole = self._room
+        view = whole[: len(self)].view()
         view.flags.writeable = False
         return view
 

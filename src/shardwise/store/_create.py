@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise._errors import TableError
+from shardwise._errors import OptionError, TableError
+from shardwise._layout import Layout, packed_layout
 from shardwise._partition import Partition
 from shardwise._safetensors import is_array_shape, make_header, storable_dtype
 from shardwise.initializers import RowMaker, as_initializer
@@ -26,6 +27,7 @@ def create_table(
     shape: tuple[int, ...],
     *,
     dtype: Any,
+    row_format: str | None = None,
     partition: Partition,
     initializer: Any,
     overwrite: bool = False,
@@ -36,9 +38,17 @@ def create_table(
     stored = storable_dtype(dtype)
     if not is_array_shape(shape, stored):
         raise TableError(f"expected a shape that an array can have, got {shape}")
+    layout = Layout(shape[1:], stored)
+    if row_format is not None:
+        if layout.dtype != np.float32:
+            raise OptionError(
+                f"expected dtype float32 for rows packed as {row_format}, got {layout.dtype}; "
+                "leave dtype away"
+            )
+        layout = packed_layout(row_format, shape[1:])
     make = as_initializer(initializer, shape, stored)
     if make is None:
-        _create_sparse(os.fspath(path), shape, stored, partition, overwrite, metadata)
+        _create_sparse(os.fspath(path), layout, partition, overwrite, metadata)
         if progress is not None:
             progress(shape[0], shape[0])
         return
@@ -47,6 +57,7 @@ def create_table(
         _blocks(make, shape, stored),
         shape=shape,
         dtype=stored,
+        row_format=row_format,
         partition=partition,
         overwrite=overwrite,
         metadata=metadata,
@@ -69,8 +80,7 @@ def _blocks(make: RowMaker, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
 
 def _create_sparse(
     path: str,
-    shape: tuple[int, ...],
-    stored: np.dtype[Any],
+    layout: Layout,
     partition: Partition,
     overwrite: bool,
     metadata: Mapping[str, Any] | None,
@@ -78,21 +88,19 @@ def _create_sparse(
     """Make files whose rows are holes: they take no room until they are written to."""
     user = as_metadata(metadata)
     check_shards(partition)
-    row_bytes = math.prod(shape[1:]) * stored.itemsize
     with writing(path, overwrite) as (place, generation):
         shards = []
         for k, rows in enumerate(partition.shard_sizes):
             name = file_name(f"weight-{k:05d}-of-{partition.num_shards:05d}", generation)
-            header = make_header({"weight": (stored, (rows, *shape[1:]))})
-            size = len(header) + rows * row_bytes
+            header = make_header({"weight": (layout.stored_dtype, (rows, *layout.stored_shape))})
+            size = len(header) + rows * layout.row_bytes
             with open(os.path.join(place, name), "wb") as file:
                 file.write(header)
                 file.truncate(size)
                 sync_file(file)
             shards.append(DataFile(name, size, None))
         manifest = Manifest(
-            shape=shape,
-            dtype=stored.newbyteorder("=").name,
+            layout=layout,
             partition=partition,
             shards=tuple(shards),
             generation=generation,

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardwise._errors import PartitionError, StoreError, TableNotFoundError
+from shardwise._layout import Layout
 from shardwise._partition import Partition
+from shardwise._quantize import ROW_FORMATS
 from shardwise._safetensors import (
     is_array_shape,
     is_storable,
@@ -45,8 +47,7 @@ class Manifest:
     """What a table directory holds; `to_json` is the content of `shardwise.json`.
 
     Attributes:
-        shape: the shape of the whole table, rows first.
-        dtype: the name of the elements' dtype.
+        layout: how a row lies in the files.
         partition: how ids fall on the shards.
         shards: the files that hold the tensor "weight", one for each shard.
         vocabulary: the file that holds the tokens, or None.
@@ -55,14 +56,28 @@ class Manifest:
         metadata: the user's own.
     """
 
-    shape: tuple[int, ...]
-    dtype: str
+    layout: Layout
     partition: Partition
     shards: tuple[DataFile, ...]
     vocabulary: DataFile | None = None
     unknown_id: int | None = None
     generation: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole table, rows first."""
+        return (self.partition.num_rows, *self.layout.row_shape)
+
+    @property
+    def dtype(self) -> str:
+        """The name of the elements' dtype, as they are looked up."""
+        return self.layout.dtype.name
+
+    @property
+    def row_format(self) -> str:
+        """How rows are stored: "int8" or "int4" where they are packed, else the dtype."""
+        return self.layout.name
 
     def data_files(self) -> tuple[DataFile, ...]:
         """All data files: the shards', then the vocabulary's."""
@@ -86,6 +101,7 @@ class Manifest:
             "generation": self.generation,
             "shape": list(self.shape),
             "dtype": self.dtype,
+            "row_format": self.row_format,
             "partition": self.partition.to_json(),
             "shards": shards,
             "vocabulary": vocabulary,
@@ -143,7 +159,19 @@ def _parse(content: dict[str, Any]) -> Manifest:
         raise ValueError(f"expected the name of a dtype, got {dtype!r:.80}")
     if not is_array_shape(shape, storable_dtype(dtype)):
         raise ValueError(f"expected a shape that an array can have, got {shape!r:.80}")
-    row_bytes = math.prod(shape[1:]) * storable_dtype(dtype).itemsize
+    row_format = content.get("row_format", dtype)
+    if row_format != dtype and not (
+        dtype == "float32" and isinstance(row_format, str) and row_format in ROW_FORMATS
+    ):
+        raise ValueError(
+            f'expected row_format to be the dtype, or "int8" or "int4" for float32, got '
+            f"{row_format!r:.40} for {dtype}"
+        )
+    if row_format != dtype and math.prod(shape[1:]) == 0:
+        raise ValueError(f"expected rows of one value and more for {row_format}, got {shape!r:.80}")
+    packed = None if row_format == dtype else ROW_FORMATS[row_format]
+    layout = Layout(tuple(shape[1:]), storable_dtype(dtype), packed)
+    row_bytes = layout.row_bytes
     partition = Partition.from_json(content["partition"])
     if partition.num_rows != shape[0]:
         raise PartitionError(f"expected a partition of {shape[0]} rows, got {partition!r:.80}")
@@ -178,9 +206,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
     metadata = content.get("metadata", {})
     if not isinstance(metadata, dict):
         raise ValueError("expected metadata to be an object")
-    return Manifest(
-        tuple(shape), dtype, partition, shards, vocabulary, unknown_id, generation, metadata
-    )
+    return Manifest(layout, partition, shards, vocabulary, unknown_id, generation, metadata)
 
 
 def _data_file(entry: Any) -> DataFile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from shardwise._errors import OptionError, StoreError
-from shardwise._safetensors import map_tensors, storable_dtype
+from shardwise._safetensors import map_tensors
 from shardwise._table import Mode, Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.store._in_place import InPlace
@@ -75,11 +75,11 @@ def _map_as(path: str, manifest: Manifest, mode: Mode, verify: bool) -> Stored:
 
 
 def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> Stored:
-    dtype = storable_dtype(manifest.dtype)
-    shards = []
+    layout, shards = manifest.layout, []
+    dtype = layout.stored_dtype
     for entry, rows in zip(manifest.shards, manifest.partition.shard_sizes, strict=True):
         tensors = map_tensors(sized(path, entry), mode)
-        shape = (rows, *manifest.shape[1:])
+        shape = (rows, *layout.stored_shape)
         weight = tensors.get("weight")
         if weight is None or weight.shape != shape or weight.dtype != dtype:
             got = "none" if weight is None else f"{weight.dtype} of shape {weight.shape}"
@@ -88,7 +88,7 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
                 f"{dtype} of shape {shape}, got {got}; write the table again"
             )
         shards.append(weight)
-    table = Table._make(shards, manifest.partition, mode=mode, files=files)
+    table = Table._make(shards, manifest.partition, layout=layout, mode=mode, files=files)
     return Stored(table, _vocabulary(path, manifest), manifest)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -13,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import OptionError, StoreError
+from shardwise._layout import Layout
 from shardwise._partition import Partition, as_partition
 from shardwise._runtime import num_threads
-from shardwise._safetensors import storable_dtype
 from shardwise.store._deal import as_bytes, ends, pieces, wait
 from shardwise.store._directory import writing
 from shardwise.store._files import Bytes, FileReader, FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest, read_manifest
 from shardwise.store._open import open_table
-from shardwise.store._write import as_metadata, as_stored, check_shards, fill
+from shardwise.store._write import as_metadata, as_stored, check_shards, fill, stored_layout
 
 _BLOCK_BYTES = 16 << 20  # of which there are a few at once: read, put in order, dealt out
 _PART_BYTES = 1 << 20
@@ -51,7 +50,8 @@ def reshard(
         shards: how many shards, by default as many as there are.
         partition: "mod", "div" or a `Partition` of as many rows, by default the strategy of
             `source`.
-        dtype: what the rows are stored as, by default as they are.
+        dtype: what the rows are stored as, by default as they are; "int8" and "int4" pack rows of
+            floats.
         overwrite: replace a table that is there. Who has it open keeps the old one.
         metadata: any JSON object, by default that of `source`.
         progress: called with (rows done, rows in all).
@@ -78,27 +78,33 @@ def reshard(
     """
     place = os.fspath(source)
     user = None if metadata is None else as_metadata(metadata)
-    stored = None if dtype is None else storable_dtype(dtype)
-    _cut(read_manifest(place), shards, partition)  # fails now, not when a directory was made
+    before = read_manifest(place)
+    _cut(before, shards, partition)  # fails now, not when a directory was made
+    _layout(before, dtype)
     with (
         writing(os.fspath(path), overwrite) as (target, generation),
         # After the directory is held: if both are one table, nobody replaces it from here on.
         closing(_Source(place)) as opened,
-        closing(opened.blocks(stored)) as blocks,
+        closing(opened.blocks(_layout(opened.manifest, dtype))) as blocks,
     ):
         manifest = opened.manifest
         return fill(
             target,
             generation,
             blocks,
-            shape=manifest.shape,
-            stored=opened.dtype if stored is None else stored,
+            layout=_layout(manifest, dtype),
             partition=_cut(manifest, shards, partition),
             tokens=opened.copy_tokens if manifest.vocabulary else None,
             unknown_id=manifest.unknown_id,
             metadata=manifest.metadata if user is None else user,
             progress=progress,
         )
+
+
+def _layout(manifest: Manifest, dtype: Any) -> Layout:
+    """How rows are stored anew."""
+    layout = manifest.layout
+    return layout if dtype is None else stored_layout(dtype, layout.row_shape, layout.dtype)
 
 
 def _cut(manifest: Manifest, shards: int | None, partition: str | Partition | None) -> Partition:
@@ -132,10 +138,9 @@ class _Source:
         self._path = path
         self._readers: list[FileReader] = []
         self.manifest = self._open()
-        self.dtype = storable_dtype(self.manifest.dtype)
         self._entries = self.manifest.data_files()
         self._ends = ends(self.manifest.partition)
-        self._row_bytes = math.prod(self.manifest.shape[1:]) * self.dtype.itemsize
+        self._row_bytes = self.manifest.layout.row_bytes
         self._hashes = [xxhash.xxh3_128() for _ in self._readers]
         self._done = [0] * len(self._readers)  # bytes of each file
 
@@ -157,23 +162,23 @@ class _Source:
             reader.close()
         self._readers = []
 
-    def blocks(self, stored: np.dtype[Any] | None) -> Generator[NDArray[Any], None, None]:
+    def blocks(self, wanted: Layout) -> Generator[NDArray[Any], None, None]:
         """Give the rows, converted; a block is overwritten after the next one was asked for."""
-        rows = self.manifest.shape[0]
+        rows, layout = self.manifest.partition.num_rows, self.manifest.layout
         if not self._row_bytes:
-            yield np.empty(self.manifest.shape, self.dtype)
+            yield np.empty((rows, *layout.stored_shape), layout.stored_dtype)
             return
         # A conversion takes memory for the block, the new one, and the search for lost values.
-        wide = 1 if stored is None else 2 * max(1, stored.itemsize / self.dtype.itemsize)
-        step = max(1, int(_BLOCK_BYTES / wide) // self._row_bytes)
+        wide = 2 * max(4, layout.dtype.itemsize, wanted.dtype.itemsize) * layout.width
+        step = max(1, _BLOCK_BYTES // (self._row_bytes if wanted == layout else wide))
         buffers = np.empty((3, min(step, rows) * self._row_bytes), np.uint8)
         with ThreadPoolExecutor(num_threads()) as pool, ThreadPoolExecutor(1) as ahead:
 
             def read(first: int) -> NDArray[Any]:
                 into = buffers[first // step % 2, : min(step, rows - first) * self._row_bytes]
                 self._read_rows(first, into, buffers[2], pool)
-                block = into.view(self.dtype).reshape(-1, *self.manifest.shape[1:])
-                return block if stored is None else as_stored(block, stored, first)
+                block = into.view(layout.stored_dtype).reshape(-1, *layout.stored_shape)
+                return block if wanted == layout else as_stored(layout.unpack(block), wanted, first)
 
             for k, reader in enumerate(self._readers[: len(self.manifest.shards)]):
                 self._skip(k, reader.header()["weight"].begin)

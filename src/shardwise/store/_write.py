@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from shardwise._arrays import lost_to_infinity
 from shardwise._errors import OptionError, TableError
+from shardwise._layout import Layout, asked_format, packed_layout
 from shardwise._partition import Partition
 from shardwise._runtime import num_threads
 from shardwise._safetensors import make_header, storable_dtype
@@ -41,14 +41,20 @@ def write_table(
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Write a table, cut as it is, to the directory `path`; see `write_blocks`."""
-    rows = max(1, _BLOCK_BYTES // max(1, int(np.prod(table.shape[1:])) * table.dtype.itemsize))
+    """Write a table, cut as it is, to the directory `path`; see `write_blocks`.
+
+    `dtype` may be "int8" or "int4", to pack rows of floats; the rows stay as they are by default.
+    """
+    layout = table._layout if dtype is None else stored_layout(dtype, table.shape[1:], table.dtype)
+    source = table if dtype is not None else table._stored()  # packed rows go as they are
+    rows = max(1, _BLOCK_BYTES // max(1, table._layout.row_bytes))
     ids = (np.arange(a, min(a + rows, len(table))) for a in range(0, len(table), rows))
     write_blocks(
         path,
-        map(table.lookup, ids),
+        map(source.lookup, ids),
         shape=table.shape,
-        dtype=table.dtype if dtype is None else dtype,
+        dtype=layout.dtype,
+        row_format=layout.packed_name,
         partition=table.partition,
         vocabulary=vocabulary,
         overwrite=overwrite,
@@ -63,6 +69,7 @@ def write_blocks(
     *,
     shape: tuple[int, ...],
     dtype: Any,
+    row_format: str | None = None,
     partition: Partition,
     vocabulary: Vocabulary | None = None,
     overwrite: bool = False,
@@ -79,6 +86,7 @@ def write_blocks(
         blocks: arrays of shape (rows of that block, ...) that follow each other.
         shape: the shape of the whole table.
         dtype: what rows are stored as; blocks are converted to it.
+        row_format: "int8" or "int4" to pack rows of float32; blocks may hold packed rows already.
         partition: how the rows are cut into shards, one file each.
         vocabulary: the tokens of the first rows, which may be all rows, or None.
         overwrite: replace a table that is there.
@@ -92,7 +100,9 @@ def write_blocks(
         TableError: the blocks do not make a table of this shape.
         OptionError: `dtype` cannot hold the values, or there are more than 99,999 shards.
     """
-    stored = storable_dtype(dtype)
+    layout = Layout(tuple(shape[1:]), storable_dtype(dtype))
+    if row_format is not None:
+        layout = packed_layout(row_format, shape[1:])
     check_shards(partition)
     user = as_metadata(metadata)
     if partition.num_rows != shape[0]:
@@ -111,8 +121,7 @@ def write_blocks(
             place,
             generation,
             blocks,
-            shape=shape,
-            stored=stored,
+            layout=layout,
             partition=partition,
             tokens=None if vocabulary is None else write_tokens,
             unknown_id=token_id(vocabulary),
@@ -126,8 +135,7 @@ def fill(
     generation: int,
     blocks: Iterable[NDArray[Any]],
     *,
-    shape: tuple[int, ...],
-    stored: np.dtype[Any],
+    layout: Layout,
     partition: Partition,
     tokens: Callable[[str, str], DataFile] | None,
     unknown_id: int | None,
@@ -139,8 +147,8 @@ def fill(
     A block is done with when the next one is asked for. `tokens` writes the vocabulary's file,
     of a name in a directory.
     """
-    row_bytes = math.prod(shape[1:]) * stored.itemsize
-    release = is_large(shape[0] * row_bytes)
+    count = partition.num_rows
+    release = is_large(count * layout.row_bytes)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(num_threads()))
         shards = [
@@ -152,27 +160,27 @@ def fill(
             for k in range(partition.num_shards)
         ]
         for writer, rows in zip(shards, partition.shard_sizes, strict=True):
-            header = make_header({"weight": (stored, (rows, *shape[1:]))})
+            header = make_header({"weight": (layout.stored_dtype, (rows, *layout.stored_shape))})
             writer.write(np.frombuffer(header, np.uint8))
         dealer = Dealer(partition, shards, pool)
         done = 0
         for block in blocks:
-            if block.shape[1:] != shape[1:] or done + len(block) > shape[0]:
+            fits = block.shape[1:] == layout.row_shape or layout.is_stored(block)
+            if not fits or done + len(block) > count:
                 raise TableError(
-                    f"expected blocks of {shape[0]} rows of shape {shape[1:]} in all, got one of "
-                    f"shape {block.shape} after {done} rows"
+                    f"expected blocks of {count} rows of shape {layout.row_shape} in all, got one "
+                    f"of shape {block.shape} after {done} rows"
                 )
-            dealer.deal(as_stored(block, stored, done), done)
+            dealer.deal(as_stored(block, layout, done), done)
             done += len(block)
             if progress is not None:
-                progress(done, shape[0])
-        if done != shape[0]:
-            raise TableError(f"expected blocks of {shape[0]} rows in all, got {done}")
+                progress(done, count)
+        if done != count:
+            raise TableError(f"expected blocks of {count} rows in all, got {done}")
         vocabulary = tokens and tokens(place, file_name("vocabulary", generation))
         syncing = stack.enter_context(ThreadPoolExecutor(_SYNCS))
         manifest = Manifest(
-            shape=tuple(shape),
-            dtype=stored.newbyteorder("=").name,
+            layout=layout,
             partition=partition,
             shards=tuple(syncing.map(FileWriter.finish, shards)),
             vocabulary=vocabulary,
@@ -193,10 +201,26 @@ def check_shards(partition: Partition) -> None:
         )
 
 
-def as_stored(block: NDArray[Any], stored: np.dtype[Any], first: int) -> NDArray[Any]:
+def stored_layout(dtype: Any, row_shape: tuple[int, ...], source: np.dtype[Any]) -> Layout:
+    """Return how rows of the dtype `source` are stored where `dtype` is asked for.
+
+    Raises:
+        StoreError: it is no dtype, or files have no form for it.
+        TableError: such rows cannot be packed.
+    """
+    packed = asked_format(dtype, source)
+    if packed is not None:
+        return packed_layout(packed, row_shape)
+    return Layout(tuple(row_shape), storable_dtype(dtype))
+
+
+def as_stored(block: NDArray[Any], layout: Layout, first: int) -> NDArray[Any]:
     """Convert rows to what they are stored as, where no value is lost but by rounding."""
-    if block.dtype == stored:
+    if layout.is_stored(block):
         return block
+    if layout.packed:
+        return layout.pack(block, first)
+    stored = layout.dtype
     floats = "float" in block.dtype.name
     if floats and "float" not in stored.name:
         raise OptionError(

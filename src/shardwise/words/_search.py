@@ -122,7 +122,7 @@ def _read(
     dtype, width = _float_type(table), row_width(table)
     size = _BLOCK_BYTES if terms > _FEW else 8 * _BLOCK_BYTES
     step = max(256, size // max(1, width * np.dtype(dtype).itemsize))
-    whole = table.shards[0] if len(table.shards) == 1 and table.mode == "memory" else None
+    whole = table._whole if table.mode == "memory" else None
     for begin in range(start, stop, step):
         end = min(begin + step, stop)
         # Rows that lie in memory in their order are read where they are.

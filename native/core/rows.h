@@ -1,0 +1,348 @@
+#pragma once
+// Rows as numbers, read and written, for the kernels alone: this file is compiled once per instruction level,
+// in their namespace.
+
+#include "core/clip.h"
+#include "core/row_format.h"
+
+#include <string.h>
+
+#if defined(__F16C__) || defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+namespace shardwise::SHARDWISE_LEVEL {
+namespace {
+
+template <class T, int L> struct VecOf {
+    typedef T type __attribute__((vector_size(L * sizeof(T))));
+};
+template <class T, int L> using Vec = typename VecOf<T, L>::type;
+
+template <class V> SHARDWISE_INLINE V load(const void *from) {
+    V value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+/// How many elements are computed on at once: a register of the widest level.
+template <class Acc> constexpr int lanes_of = 64 / sizeof(Acc);
+
+// ---- readers: `at<L>(column)` gives L elements, `one(column)` one, as numbers to add up ----
+
+struct Float32Row {
+    using Acc = float;
+    const std::byte *data;
+    SHARDWISE_INLINE Float32Row(const std::byte *row, size_t) : data(row) {}
+    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
+        return load<Vec<float, L>>(data + 4 * column);
+    }
+    SHARDWISE_INLINE float one(size_t column) const { return load<float>(data + 4 * column); }
+};
+
+struct Float64Row {
+    using Acc = double;
+    const std::byte *data;
+    SHARDWISE_INLINE Float64Row(const std::byte *row, size_t) : data(row) {}
+    template <int L> SHARDWISE_INLINE Vec<double, L> at(size_t column) const {
+        return load<Vec<double, L>>(data + 8 * column);
+    }
+    SHARDWISE_INLINE double one(size_t column) const { return load<double>(data + 8 * column); }
+};
+
+struct Bfloat16Row {
+    using Acc = float;
+    const std::byte *data;
+    SHARDWISE_INLINE Bfloat16Row(const std::byte *row, size_t) : data(row) {}
+    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
+        const auto bits = load<Vec<uint16_t, L>>(data + 2 * column);
+        return load<Vec<float, L>>(
+            &static_cast<const Vec<uint32_t, L> &>(__builtin_convertvector(bits, Vec<uint32_t, L>) << 16));
+    }
+    SHARDWISE_INLINE float one(size_t column) const {
+        return from_bits(static_cast<uint32_t>(load<uint16_t>(data + 2 * column)) << 16);
+    }
+};
+
+/// Exact. The exponent's bias is changed by a multiplication, which subnormal numbers come through, too.
+template <int L> SHARDWISE_INLINE Vec<float, L> widen(Vec<uint16_t, L> halves) {
+    const Vec<uint32_t, L> bits = __builtin_convertvector(halves, Vec<uint32_t, L>);
+    const Vec<uint32_t, L> magnitude = (bits & 0x7fffU) << 13;
+    Vec<float, L> value;
+    memcpy(&value, &magnitude, sizeof value);
+    value *= 0x1p112F;
+    Vec<uint32_t, L> wide;
+    memcpy(&wide, &value, sizeof wide);
+    const Vec<uint32_t, L> special = static_cast<Vec<uint32_t, L>>(magnitude >= 0x0f800000U);
+    const Vec<uint32_t, L> nan = static_cast<Vec<uint32_t, L>>(magnitude > 0x0f800000U); // made quiet
+    wide |= (special & 0x7f800000U) | (nan & 0x400000U) | ((bits & 0x8000U) << 16);
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+struct Float16Row {
+    using Acc = float;
+    const std::byte *data;
+    SHARDWISE_INLINE Float16Row(const std::byte *row, size_t) : data(row) {}
+    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
+        const std::byte *const from = data + 2 * column;
+#if defined(__AVX512F__)
+        // Masked, for the plain form makes compilers warn of what it leaves undefined.
+        if constexpr (L == 16)
+            return reinterpret_cast<Vec<float, L>>(
+                _mm512_maskz_cvtph_ps(static_cast<__mmask16>(0xffff), load<__m256i>(from)));
+#elif defined(__F16C__)
+        if constexpr (L == 16) {
+            const __m256 halves[2] = {_mm256_cvtph_ps(load<__m128i>(from)),
+                                      _mm256_cvtph_ps(load<__m128i>(from + 16))};
+            return load<Vec<float, L>>(halves);
+        }
+#endif
+        return widen<L>(load<Vec<uint16_t, L>>(from));
+    }
+    SHARDWISE_INLINE float one(size_t column) const {
+        Float16 half;
+        memcpy(&half, data + 2 * column, sizeof half);
+        return static_cast<float>(half.load());
+    }
+};
+
+// ---- rows of steps ----
+
+SHARDWISE_INLINE bool is_finite(float value) {
+    return (to_bits(value) & 0x7f800000U) != 0x7f800000U;
+}
+
+/// step * scale + bias, rounded once. The step is a whole number below 256; scale and bias are finite.
+SHARDWISE_INLINE float decode(float step, float scale, float bias) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return __builtin_fmaf(step, scale, bias);
+#else
+    // The product is exact. The sum is rounded to odd, so that the second rounding sees whether there was a
+    // rest.
+    const double product = static_cast<double>(step) * static_cast<double>(scale);
+    const double addend = static_cast<double>(bias);
+    const double sum = product + addend;
+    const double part = sum - product;
+    const double rest = (product - (sum - part)) + (addend - part);
+    uint64_t bits = __builtin_bit_cast(uint64_t, sum);
+    const uint64_t towards = (rest > 0.0) == (sum > 0.0) ? 1U : ~uint64_t{0};
+    bits += rest != 0.0 && (bits & 1U) == 0 ? towards : 0U;
+    return static_cast<float>(__builtin_bit_cast(double, bits));
+#endif
+}
+
+template <int L> SHARDWISE_INLINE Vec<float, L> decode(Vec<float, L> steps, float scale, float bias) {
+#if defined(__AVX512F__)
+    if constexpr (L == 16)
+        return reinterpret_cast<Vec<float, L>>(
+            _mm512_fmadd_ps(reinterpret_cast<__m512>(steps), _mm512_set1_ps(scale), _mm512_set1_ps(bias)));
+#elif defined(__FMA__)
+    if constexpr (L == 16) {
+        const __m256 s = _mm256_set1_ps(scale), b = _mm256_set1_ps(bias);
+        const auto *const from = reinterpret_cast<const std::byte *>(&steps);
+        const __m256 halves[2] = {_mm256_fmadd_ps(load<__m256>(from), s, b),
+                                  _mm256_fmadd_ps(load<__m256>(from + 32), s, b)};
+        return load<Vec<float, L>>(halves);
+    }
+#endif
+    Vec<float, L> values = steps;
+    for (int k = 0; k < L; ++k)
+        values[k] = decode(steps[k], scale, bias);
+    return values;
+}
+
+/// Where scale or bias is no number, as bytes of any origin may say: a NaN is always the same one.
+__attribute__((noinline)) float decode_odd(float step, float scale, float bias) {
+    const double value = static_cast<double>(step) * static_cast<double>(scale) + static_cast<double>(bias);
+    return value != value ? from_bits(0x7fc00000U) : static_cast<float>(value);
+}
+
+/// A row whose elements are steps: `Steps` reads them.
+template <class Steps> struct QuantizedRow {
+    using Acc = float;
+    const std::byte *data;
+    float scale, bias;
+    bool odd;
+    SHARDWISE_INLINE QuantizedRow(const std::byte *row, size_t dim) : data(row) {
+        Steps::constants(row, dim, scale, bias);
+        odd = !is_finite(scale) || !is_finite(bias);
+    }
+    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
+        Vec<float, L> steps = Steps::template at<L>(data, column);
+        if (__builtin_expect(odd, 0)) {
+            for (int k = 0; k < L; ++k)
+                steps[k] = decode_odd(steps[k], scale, bias);
+            return steps;
+        }
+        return decode<L>(steps, scale, bias);
+    }
+    SHARDWISE_INLINE float one(size_t column) const {
+        const float step = Steps::one(data, column);
+        return odd ? decode_odd(step, scale, bias) : decode(step, scale, bias);
+    }
+};
+
+template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes) {
+    return __builtin_convertvector(__builtin_convertvector(bytes, Vec<int32_t, L>), Vec<float, L>);
+}
+
+struct Bytes {
+    static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
+        scale = load<float>(row + dim);
+        bias = load<float>(row + dim + 4);
+    }
+    template <int L> static SHARDWISE_INLINE Vec<float, L> at(const std::byte *row, size_t column) {
+        return as_floats<L>(load<Vec<uint8_t, L>>(row + column));
+    }
+    static SHARDWISE_INLINE float one(const std::byte *row, size_t column) {
+        return static_cast<float>(static_cast<uint8_t>(row[column]));
+    }
+};
+
+struct Nibbles {
+    static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
+        const auto both = load<Vec<uint16_t, 2>>(row + dim / 2 + dim % 2);
+        const Vec<uint16_t, 4> four = {both[0], both[1], 0, 0};
+        const Vec<float, 4> wide = widen<4>(four);
+        scale = wide[0];
+        bias = wide[1];
+    }
+    template <int L> static SHARDWISE_INLINE Vec<float, L> at(const std::byte *row, size_t column) {
+        const auto pairs = load<Vec<uint8_t, L / 2>>(row + column / 2);
+        // Each byte twice, side by side, then its lower half and its upper half.
+        const Vec<uint16_t, L / 2> wide = __builtin_convertvector(pairs, Vec<uint16_t, L / 2>);
+        const Vec<uint16_t, L / 2> spread = (wide & 15) | ((wide >> 4) << 8);
+        Vec<uint8_t, L> steps;
+        memcpy(&steps, &spread, sizeof steps);
+        return as_floats<L>(steps);
+    }
+    static SHARDWISE_INLINE float one(const std::byte *row, size_t column) {
+        const unsigned pair = static_cast<unsigned>(row[column / 2]);
+        return static_cast<float>((pair >> (column % 2 * 4)) & 15U);
+    }
+};
+
+using Int8Row = QuantizedRow<Bytes>;
+using Int4Row = QuantizedRow<Nibbles>;
+
+template <class Row> constexpr bool is_quantized = false;
+template <class Steps> constexpr bool is_quantized<QuantizedRow<Steps>> = true;
+
+// ---- writers: `put` writes L numbers, or one, each rounded once ----
+
+template <class Scalar> struct WriteOneByOne {
+    static constexpr size_t bytes = sizeof(Scalar);
+    template <class Acc> static SHARDWISE_INLINE void one(std::byte *to, Acc value) {
+        Scalar scalar;
+        scalar.store(static_cast<double>(value));
+        memcpy(to, &scalar, sizeof scalar);
+    }
+    template <int L, class V> static SHARDWISE_INLINE void put(std::byte *to, V values) {
+        for (int k = 0; k < L; ++k)
+            one(to + static_cast<size_t>(k) * bytes, values[k]);
+    }
+};
+
+template <class T> struct WritePlain {
+    static constexpr size_t bytes = sizeof(T);
+    template <class Acc> static SHARDWISE_INLINE void one(std::byte *to, Acc value) {
+        const T narrow = static_cast<T>(value);
+        memcpy(to, &narrow, sizeof narrow);
+    }
+    template <int L, class V> static SHARDWISE_INLINE void put(std::byte *to, V values) {
+        const Vec<T, L> all = __builtin_convertvector(values, Vec<T, L>);
+        memcpy(to, &all, sizeof all);
+    }
+};
+using WriteFloat32 = WritePlain<float>;
+using WriteFloat64 = WritePlain<double>;
+
+struct WriteFloat16 : WriteOneByOne<Float16> {
+    template <int L, class V> static SHARDWISE_INLINE void put(std::byte *to, V values) {
+#if defined(__AVX512F__)
+        if constexpr (L == 16 && sizeof(V) == 64) {
+            const __m256i halves =
+                _mm512_maskz_cvtps_ph(static_cast<__mmask16>(0xffff), reinterpret_cast<__m512>(values),
+                                      _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+            memcpy(to, &halves, sizeof halves);
+            return;
+        }
+#elif defined(__F16C__)
+        if constexpr (L == 16 && sizeof(V) == 64) {
+            const auto *const from = reinterpret_cast<const std::byte *>(&values);
+            const __m128i halves[2] = {_mm256_cvtps_ph(load<__m256>(from), _MM_FROUND_TO_NEAREST_INT),
+                                       _mm256_cvtps_ph(load<__m256>(from + 32), _MM_FROUND_TO_NEAREST_INT)};
+            memcpy(to, halves, sizeof halves);
+            return;
+        }
+#endif
+        WriteOneByOne<Float16>::put<L>(to, values);
+    }
+};
+
+struct WriteBfloat16 : WriteOneByOne<Bfloat16> {
+    template <int L, class V> static SHARDWISE_INLINE void put(std::byte *to, V values) {
+        if constexpr (sizeof(V) == L * sizeof(float)) {
+            const auto bits = load<Vec<uint32_t, L>>(&values);
+            const auto nan = static_cast<Vec<uint32_t, L>>((bits & 0x7fffffffU) > 0x7f800000U);
+            const Vec<uint32_t, L> rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+            const auto narrow =
+                __builtin_convertvector((nan & ((bits >> 16) | 0x40U)) | (~nan & rounded), Vec<uint16_t, L>);
+            memcpy(to, &narrow, sizeof narrow);
+        } else {
+            WriteOneByOne<Bfloat16>::put<L>(to, values);
+        }
+    }
+};
+
+// ---- from one to the other ----
+
+/// Writes a row of `dim` elements in another format.
+using Convert = void (*)(std::byte *to, const std::byte *row, size_t dim);
+
+template <class Row, class Write> void convert(std::byte *to, const std::byte *row, size_t dim) {
+    constexpr int L = lanes_of<typename Row::Acc>;
+    const Row from(row, dim);
+    size_t column = 0;
+    for (; column + L <= dim; column += L)
+        Write::template put<L>(to + column * Write::bytes, from.template at<L>(column));
+    for (; column < dim; ++column)
+        Write::one(to + column * Write::bytes, from.one(column));
+}
+
+template <class Row> Convert choose_convert_to(RowFormat to) {
+    switch (to) {
+    case RowFormat::float16:
+        return convert<Row, WriteFloat16>;
+    case RowFormat::bfloat16:
+        return convert<Row, WriteBfloat16>;
+    case RowFormat::float64:
+        return convert<Row, WriteFloat64>;
+    default:
+        return convert<Row, WriteFloat32>;
+    }
+}
+
+/// `to` is one of floats.
+inline Convert choose_convert(RowFormat from, RowFormat to) {
+    switch (from) {
+    case RowFormat::float16:
+        return choose_convert_to<Float16Row>(to);
+    case RowFormat::bfloat16:
+        return choose_convert_to<Bfloat16Row>(to);
+    case RowFormat::float64:
+        return choose_convert_to<Float64Row>(to);
+    case RowFormat::int8:
+        return choose_convert_to<Int8Row>(to);
+    case RowFormat::int4:
+        return choose_convert_to<Int4Row>(to);
+    case RowFormat::float32:
+    case RowFormat::opaque:
+        break;
+    }
+    return choose_convert_to<Float32Row>(to);
+}
+
+} // namespace
+} // namespace shardwise::SHARDWISE_LEVEL
