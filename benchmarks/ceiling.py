@@ -20,7 +20,7 @@ from .machine import cpu_model
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 COMPILE = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
-ROW_SHAPE, SLOTS = (64,), 64  # rows of 64 float32, as the source has it
+SLOTS = 64  # as the source has it
 HINTS = {"T0": 3, "T1": 2}
 DISTANCES = (16, 32)
 
@@ -28,27 +28,27 @@ DISTANCES = (16, 32)
 class Reader:
     """Reads the rows at `ids`, one thread per equal part of them; the results go nowhere."""
 
-    def __init__(self, array: NDArray[np.float32], ids: NDArray[np.int64], threads: int) -> None:
-        if array.shape[1:] != ROW_SHAPE or array.dtype != np.float32:
-            raise ValueError(f"expected rows of 64 float32, got {array.shape} {array.dtype}")
-        if not array.flags.c_contiguous:
-            raise ValueError("expected a contiguous array")
+    def __init__(self, array: NDArray[Any], ids: NDArray[np.int64], threads: int) -> None:
+        if array.ndim != 2 or not array.flags.c_contiguous:
+            raise ValueError("expected a contiguous array of rows")
         if ids.min() < 0 or ids.max() >= len(array):
             raise ValueError("ids are out of range")
         cuts = np.linspace(0, len(ids), threads + 1).astype(int)
-        self.array = array
+        self.array = array.view(np.uint8)  # rows of bytes
         self.parts = [np.ascontiguousarray(ids[begin:end]) for begin, end in pairwise(cuts)]
-        self.buffers = [np.empty((SLOTS, *ROW_SHAPE), np.float32) for _ in self.parts]
+        self.buffers = [np.empty((SLOTS, self.array.shape[1]), np.uint8) for _ in self.parts]
         self.pool = ThreadPoolExecutor(threads)
 
-    def reading(self, ahead: int, hint: str) -> Callable[[], list[NDArray[np.float32]]]:
+    def reading(self, ahead: int, hint: str) -> Callable[[], list[NDArray[np.uint8]]]:
         native = library()
 
-        def read_part(ids: NDArray[np.int64], buffer: NDArray[np.float32]) -> None:
+        def read_part(ids: NDArray[np.int64], buffer: NDArray[np.uint8]) -> None:
             addresses = (self.array.ctypes.data, ids.ctypes.data)
-            native.read_rows(*addresses, len(ids), ahead, HINTS[hint], buffer.ctypes.data)
+            native.read_rows(
+                *addresses, len(ids), ahead, HINTS[hint], buffer.ctypes.data, self.array.shape[1]
+            )
 
-        def read() -> list[NDArray[np.float32]]:
+        def read() -> list[NDArray[np.uint8]]:
             if len(self.parts) == 1:
                 read_part(self.parts[0], self.buffers[0])
             else:
@@ -62,7 +62,7 @@ class Reader:
         expected = []
         for ids in self.parts:
             last = np.arange(max(len(ids) - SLOTS, 0), len(ids))
-            buffer = np.zeros((SLOTS, *ROW_SHAPE), np.float32)
+            buffer = np.zeros((SLOTS, self.array.shape[1]), np.uint8)
             buffer[last % SLOTS] = self.array[ids[last]]
             expected.append((last % SLOTS, buffer))
 
@@ -74,7 +74,7 @@ class Reader:
 
 
 def best_contender(
-    array: NDArray[np.float32], ids: NDArray[np.int64], threads: int, rounds: int = 5
+    array: NDArray[Any], ids: NDArray[np.int64], threads: int, rounds: int = 5
 ) -> Contender | str:
     """Try each distance and hint; give the fastest, or say why there is none."""
     try:
@@ -110,5 +110,5 @@ def library() -> ctypes.CDLL:
     native = ctypes.CDLL(str(built))
     native.read_rows.restype = None
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    native.read_rows.argtypes = [pointer, pointer, size, size, ctypes.c_int, pointer]
+    native.read_rows.argtypes = [pointer, pointer, size, size, ctypes.c_int, pointer, size]
     return native

@@ -35,7 +35,7 @@ constexpr std::size_t columns_at_once = 64; // what a kernel keeps in registers
 // A second thread is worth it for this many bytes of rows, or ids.
 constexpr std::size_t thread_bytes = std::size_t{512} << 10;
 constexpr std::size_t thread_ids = 4096;
-constexpr std::size_t segment_rows = 64; // of the kernels
+constexpr std::size_t group_rows = 128; // of the kernels
 
 /// Some bags of a task, or some columns of one bag.
 struct Piece {
@@ -45,7 +45,7 @@ struct Piece {
 std::size_t scratch_bytes(const Pool &task) {
     const std::size_t dim = task.rows.dim;
     const std::size_t acc = (dim * (task.rows.format == RowFormat::float64 ? 8 : 4) + 63) / 64 * 64;
-    return task.rows.clips() ? acc + segment_rows * std::max(task.rows.row_bytes, dim * 4) : acc;
+    return task.rows.clips() ? acc + group_rows * std::max(task.rows.row_bytes, dim * 4) : acc;
 }
 
 std::size_t run(const Pool &task, const Piece &piece) {

@@ -4,6 +4,8 @@
 
 #include "core/gather.h"
 
+#include <string.h>
+
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
@@ -11,9 +13,10 @@ namespace {
 /// already; 2 asks for the second, best for rows that come from memory.
 template <int Level> SHARDWISE_INLINE void prefetch(const std::byte *row, size_t bytes) {
 #if defined(__GNUC__)
-    const std::byte *line = row - reinterpret_cast<uintptr_t>(row) % 64;
-    for (; line < row + bytes; line += 64)
-        __builtin_prefetch(line, 0, Level);
+    // As many for every row, wherever it begins: a count that varies is a branch that is guessed wrong.
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(row + at, 0, Level);
+    __builtin_prefetch(row + (bytes != 0 ? bytes - 1 : 0), 0, Level);
 #else
     (void)row, (void)bytes;
 #endif
@@ -34,18 +37,42 @@ __attribute__((noinline)) uint64_t replace_id(const Gather &task, uint64_t id) {
     return task.default_row;
 }
 
+/// No id is passed over.
+struct NoSkip {
+    static constexpr bool never = true;
+    SHARDWISE_INLINE bool operator()(size_t, uint64_t) const { return false; }
+};
+
 /// Where the rows of ids [begin, begin + count) lie; returns how many there are before the first one that is
 /// refused. `skip(i, id)` is true where the place shall be null: of id `begin + i`, a negative one as it is
 /// when 64 bits are taken for unsigned.
 template <Strategy S, class T, class Skip>
 size_t resolve(const Gather &task, size_t begin, size_t count, const std::byte **rows, const Skip &skip) {
-    // Volatile: each id is read once, so that what another thread writes there between the check and the use
-    // cannot lead outside the table.
-    const volatile T *const ids = static_cast<const volatile T *>(task.ids) + begin;
     // By reference: a copy on the stack would wait there behind all the rows that are still being written.
     const PartitionView &partition = task.partition;
     const Shard *const shards = task.shards;
-    for (size_t i = 0; i < count; ++i) {
+    size_t done = 0;
+    if constexpr (S == Strategy::whole && Skip::never) {
+        // Many at once, while all are inside. The barrier sees to it that what was checked is what is used.
+        constexpr size_t some = 64;
+        T copy[some];
+        for (; done < count; done += some) {
+            const size_t size = count - done < some ? count - done : some;
+            memcpy(copy, static_cast<const T *>(task.ids) + begin + done, size * sizeof(T));
+            asm volatile("" : : : "memory");
+            uint64_t outside = 0;
+            for (size_t i = 0; i < size; ++i)
+                outside |= static_cast<uint64_t>(static_cast<int64_t>(copy[i])) >= partition.num_rows;
+            if (__builtin_expect(outside != 0, 0))
+                break;
+            for (size_t i = 0; i < size; ++i)
+                rows[done + i] = shards[0].data + static_cast<ptrdiff_t>(copy[i]) * shards[0].stride;
+        }
+    }
+    // Volatile: each id is read once, so that what another thread writes there between the check and the use
+    // cannot lead outside the table.
+    const volatile T *const ids = static_cast<const volatile T *>(task.ids) + begin;
+    for (size_t i = done; i < count; ++i) {
         uint64_t id =
             static_cast<uint64_t>(static_cast<int64_t>(ids[i])); // a negative one becomes larger than any
         if (skip(i, id)) {
@@ -67,11 +94,6 @@ size_t resolve(const Gather &task, size_t begin, size_t count, const std::byte *
     }
     return count;
 }
-
-/// No id is passed over.
-struct NoSkip {
-    SHARDWISE_INLINE bool operator()(size_t, uint64_t) const { return false; }
-};
 
 template <class Skip>
 using Resolve = size_t (*)(const Gather &, size_t, size_t, const std::byte **, const Skip &);

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#if defined(__F16C__) || defined(__FMA__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -113,7 +113,7 @@ SHARDWISE_INLINE bool is_finite(float value) {
     return (to_bits(value) & 0x7f800000U) != 0x7f800000U;
 }
 
-/// step * scale + bias, rounded once. The step is a whole number below 256; scale and bias are finite.
+/// step * scale + bias, rounded once. The step is a whole number below 256.
 SHARDWISE_INLINE float decode(float step, float scale, float bias) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     return __builtin_fmaf(step, scale, bias);
@@ -127,7 +127,7 @@ SHARDWISE_INLINE float decode(float step, float scale, float bias) {
     const double rest = (product - (sum - part)) + (addend - part);
     uint64_t bits = __builtin_bit_cast(uint64_t, sum);
     const uint64_t towards = (rest > 0.0) == (sum > 0.0) ? 1U : ~uint64_t{0};
-    bits += rest != 0.0 && (bits & 1U) == 0 ? towards : 0U;
+    bits += (rest < 0.0 || rest > 0.0) && (bits & 1U) == 0 ? towards : 0U; // not of infinity and NaN
     return static_cast<float>(__builtin_bit_cast(double, bits));
 #endif
 }
@@ -152,38 +152,39 @@ template <int L> SHARDWISE_INLINE Vec<float, L> decode(Vec<float, L> steps, floa
     return values;
 }
 
-/// Where scale or bias is no number, as bytes of any origin may say: a NaN is always the same one.
-__attribute__((noinline)) float decode_odd(float step, float scale, float bias) {
-    const double value = static_cast<double>(step) * static_cast<double>(scale) + static_cast<double>(bias);
-    return value != value ? from_bits(0x7fc00000U) : static_cast<float>(value);
-}
-
-/// A row whose elements are steps: `Steps` reads them.
+/// A row whose elements are steps: `Steps` reads them. Where its scale or bias is no number, as bytes of any
+/// origin may say, its NaNs are those that the instructions make; see `same_nan`.
 template <class Steps> struct QuantizedRow {
     using Acc = float;
     const std::byte *data;
     float scale, bias;
-    bool odd;
     SHARDWISE_INLINE QuantizedRow(const std::byte *row, size_t dim) : data(row) {
         Steps::constants(row, dim, scale, bias);
-        odd = !is_finite(scale) || !is_finite(bias);
     }
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        Vec<float, L> steps = Steps::template at<L>(data, column);
-        if (__builtin_expect(odd, 0)) {
-            for (int k = 0; k < L; ++k)
-                steps[k] = decode_odd(steps[k], scale, bias);
-            return steps;
-        }
-        return decode<L>(steps, scale, bias);
+        return decode<L>(Steps::template at<L>(data, column), scale, bias);
     }
-    SHARDWISE_INLINE float one(size_t column) const {
-        const float step = Steps::one(data, column);
-        return odd ? decode_odd(step, scale, bias) : decode(step, scale, bias);
-    }
+    SHARDWISE_INLINE float one(size_t column) const { return decode(Steps::one(data, column), scale, bias); }
 };
 
 template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes) {
+    // Compilers take the general form apart, element by element.
+#if defined(__AVX512F__)
+    if constexpr (L == 16) {
+        const __m512i whole =
+            _mm512_maskz_cvtepu8_epi32(static_cast<__mmask16>(0xffff), reinterpret_cast<__m128i>(bytes));
+        return reinterpret_cast<Vec<float, L>>(
+            _mm512_maskz_cvtepi32_ps(static_cast<__mmask16>(0xffff), whole));
+    }
+#elif defined(__AVX2__)
+    if constexpr (L == 16) {
+        const auto sixteen = reinterpret_cast<__m128i>(bytes);
+        const __m256 halves[2] = {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(sixteen)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(sixteen, sixteen)))};
+        return load<Vec<float, L>>(halves);
+    }
+#endif
     return __builtin_convertvector(__builtin_convertvector(bytes, Vec<int32_t, L>), Vec<float, L>);
 }
 
@@ -202,13 +203,28 @@ struct Bytes {
 
 struct Nibbles {
     static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
-        const auto both = load<Vec<uint16_t, 2>>(row + dim / 2 + dim % 2);
+        const std::byte *const from = row + dim / 2 + dim % 2;
+#if defined(__F16C__)
+        const __m128 pair = _mm_cvtph_ps(_mm_cvtsi32_si128(load<int>(from)));
+        scale = pair[0];
+        bias = pair[1];
+#else
+        const auto both = load<Vec<uint16_t, 2>>(from);
         const Vec<uint16_t, 4> four = {both[0], both[1], 0, 0};
         const Vec<float, 4> wide = widen<4>(four);
         scale = wide[0];
         bias = wide[1];
+#endif
     }
     template <int L> static SHARDWISE_INLINE Vec<float, L> at(const std::byte *row, size_t column) {
+#if defined(__SSE2__)
+        if constexpr (L == 16) {
+            const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(row + column / 2));
+            const __m128i low = _mm_and_si128(pairs, _mm_set1_epi8(15));
+            const __m128i high = _mm_and_si128(_mm_srli_epi16(pairs, 4), _mm_set1_epi8(15));
+            return as_floats<L>(reinterpret_cast<Vec<uint8_t, L>>(_mm_unpacklo_epi8(low, high)));
+        }
+#endif
         const auto pairs = load<Vec<uint8_t, L / 2>>(row + column / 2);
         // Each byte twice, side by side, then its lower half and its upper half.
         const Vec<uint16_t, L / 2> wide = __builtin_convertvector(pairs, Vec<uint16_t, L / 2>);
@@ -228,6 +244,14 @@ using Int4Row = QuantizedRow<Nibbles>;
 
 template <class Row> constexpr bool is_quantized = false;
 template <class Steps> constexpr bool is_quantized<QuantizedRow<Steps>> = true;
+
+/// Makes every NaN that comes of quantized rows one and the same, on every processor.
+template <class Row, class V> SHARDWISE_INLINE V same_nan(V values) {
+    if constexpr (is_quantized<Row>)
+        return values == values ? values : V{} + from_bits(0x7fc00000U);
+    else
+        return values;
+}
 
 // ---- writers: `put` writes L numbers, or one, each rounded once ----
 
@@ -306,9 +330,9 @@ template <class Row, class Write> void convert(std::byte *to, const std::byte *r
     const Row from(row, dim);
     size_t column = 0;
     for (; column + L <= dim; column += L)
-        Write::template put<L>(to + column * Write::bytes, from.template at<L>(column));
+        Write::template put<L>(to + column * Write::bytes, same_nan<Row>(from.template at<L>(column)));
     for (; column < dim; ++column)
-        Write::one(to + column * Write::bytes, from.one(column));
+        Write::one(to + column * Write::bytes, same_nan<Row>(from.one(column)));
 }
 
 template <class Row> Convert choose_convert_to(RowFormat to) {

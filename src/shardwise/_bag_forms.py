@@ -196,7 +196,14 @@ def as_splits(offsets: Any, count: int, name: str, *, closed: bool) -> NDArray[n
         raise BagError(f"expected {name} of rank 1, got the shape {array.shape}")
     if len(array) == 0 and (closed or count):
         raise BagError(f"expected {name} that begin with 0, got none; there are {count} ids")
-    # Compared as they came: a uint64 beyond int64 would wrap in a cast.
+    splits = np.empty(len(array) + (not closed), np.int64)
+    splits[: len(array)] = array
+    if not closed:
+        splits[-1] = count
+    # What a cast makes of a uint64 beyond int64 is negative.
+    if splits[0] == 0 and splits[-1] <= count and not (splits[1:] < splits[:-1]).any():
+        return splits
+    # Something is wrong: what is, compared as they came.
     outside = array > count
     if array.dtype.kind == "i":
         outside |= array < 0
@@ -206,19 +213,12 @@ def as_splits(offsets: Any, count: int, name: str, *, closed: bool) -> NDArray[n
             f"expected {name} from 0 to {count}, for there are {count} ids; "
             f"got {name}[{k}] = {array[k]}"
         )
-    ends = [] if closed else [np.array([count], np.int64)]
-    splits = np.concatenate([array.astype(np.int64), *ends])
     if splits[0] != 0:
-        if not len(array):
-            return splits
         raise BagError(f"expected {name} that begin with 0, got {name}[0] = {splits[0]}")
-    falls = splits[1:] < splits[:-1]
-    if falls.any():
-        k = int(falls.argmax()) + 1
-        raise BagError(
-            f"expected {name} that never fall, got {name}[{k}] = {splits[k]} after {splits[k - 1]}"
-        )
-    return splits
+    k = int((splits[1:] < splits[:-1]).argmax()) + 1
+    raise BagError(
+        f"expected {name} that never fall, got {name}[{k}] = {splits[k]} after {splits[k - 1]}"
+    )
 
 
 def as_integers(array: Any, name: str) -> NDArray[Any]:

@@ -25,7 +25,10 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
     Raises:
         IdTypeError: they are not integers, or not one rectangular array.
     """
-    if isinstance(ids, np.ma.MaskedArray):
+    if type(ids) is np.ndarray and ids.dtype.kind in "iu" and ids.dtype.isnative:
+        if ids.flags.c_contiguous and ids.flags.aligned:  # as they nearly always come
+            return ids
+    elif isinstance(ids, np.ma.MaskedArray):
         raise IdTypeError("expected ids as a plain array, got a masked one; fill it first")
     if isinstance(ids, np.ndarray):
         array: np.ndarray[Any, Any] = np.asarray(ids)

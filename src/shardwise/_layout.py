@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,18 @@ from shardwise._quantize import (
     pack,
 )
 
+
+@lru_cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return the dtype's name, which NumPy puts together anew each time."""
+    return dtype.name
+
+
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 """What kernels compute on, and convert to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """How rows lie in arrays.
 
@@ -42,14 +50,14 @@ class Layout:
     @property
     def name(self) -> str:
         """The row format's name: "int8", "int4", or that of the dtype."""
-        return self.dtype.name if self.packed is None else self.packed.name
+        return name_of(self.dtype) if self.packed is None else self.packed.name
 
     @property
     def packed_name(self) -> str | None:
         """The row format's name where rows are packed."""
         return None if self.packed is None else self.packed.name
 
-    @property
+    @cached_property
     def width(self) -> int:
         """How many elements a row has."""
         return math.prod(self.row_shape)
@@ -69,12 +77,17 @@ class Layout:
         """The bytes of a row in these arrays."""
         return math.prod(self.stored_shape) * self.stored_dtype.itemsize
 
-    @property
+    @cached_property
     def kernel(self) -> str:
         """What the native core calls it."""
         if self.packed is not None:
             return f"packed {self.packed.name}"
-        return self.dtype.name if self.dtype.isnative else "swapped"
+        return name_of(self.dtype) if self.dtype.isnative else "swapped"
+
+    @cached_property
+    def has_numbers(self) -> bool:
+        """Whether the native core knows the elements of rows as numbers."""
+        return name_of(self.dtype) in _FLOATS and self.dtype.isnative
 
     def is_stored(self, rows: NDArray[Any]) -> bool:
         """Whether rows lie in an array in this way already."""
@@ -174,15 +187,9 @@ def other_dtype(dtype: Any, layout: Layout) -> np.dtype[Any] | None:
     wanted = float_dtype(dtype)
     if wanted == layout.dtype:
         return None
-    if not computes_on(layout):
+    if not layout.has_numbers:
         raise TableError(
             f"expected rows of {', '.join(_FLOATS)} to be read as {wanted}, got {layout.dtype}; "
             "convert the result with .astype"
         )
     return wanted
-
-
-def computes_on(layout: Layout) -> bool:
-    """Whether the native core knows the elements of rows as numbers."""
-    dtype = layout.dtype
-    return dtype.name in _FLOATS and dtype.isnative

@@ -10,7 +10,7 @@ import numpy as np
 from shardwise import _native
 from shardwise._errors import IdOutOfRangeError, OptionError, TableError
 from shardwise._ids import OutOfRange, as_policy, out_of_range_error
-from shardwise._layout import Layout, computes_on
+from shardwise._layout import Layout, name_of
 from shardwise._norms import as_limit
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def pool_task(
         raise OptionError(
             f"expected combiner to be one of {', '.join(map(repr, _COMBINERS))}, got {combiner!r}"
         )
-    if not computes_on(layout):
+    if not layout.has_numbers:
         raise TableError(
             "expected rows of float16, bfloat16, float32, float64, or packed ones, to combine, "
             f"got {layout.dtype}; make a table of rows.astype(numpy.float32)"
@@ -123,7 +123,7 @@ def pool_task(
         skip_negative,
         skip_weightless,
         out,
-        out.dtype.name,
+        name_of(out.dtype),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +91,10 @@ def pool_tables(
         raise OptionError("expected no out for an array for each table, got one; see concat")
     else:
         parts = _end_to_end(counts, widths, wanted)
-    tasks = []
-    for k, (table, one, part) in enumerate(zip(read, bags, parts, strict=True)):
-        with _of_table(k):
+    k = 0
+    try:
+        tasks = []
+        for k, (table, one, part) in enumerate(zip(read, bags, parts, strict=True)):
             task = pool_task(
                 table._rows,
                 len(table),
@@ -107,13 +107,13 @@ def pool_tables(
                 padding_id=padding_id,
             )
             tasks.append(task)
-    try:
         _native.run_pools(tasks)
     except _native.OutOfRangeId as error:
         position, value, k = map(int, str(error).split())
-        with _of_table(k):
-            shape = bags[k].values.shape
-            raise out_of_range_error(shape, position, value, len(read[k])) from None
+        refused = out_of_range_error(bags[k].values.shape, position, value, len(read[k]))
+        raise _of_table(k, refused) from None
+    except ShardwiseError as error:
+        raise _of_table(k, error) from None
     if concat:
         return given(out, block)
     return [
@@ -136,21 +136,19 @@ def _read(tables: Sequence[Any], include_last_offset: bool) -> tuple[list[Table]
                 f"expected a Table in tables[{k}], got {type(table).__name__}; make one with "
                 "Table.from_array"
             )
-        with _of_table(k):
+        try:
             bags.append(as_bags(*what, include_last_offset=include_last_offset))
+        except ShardwiseError as error:
+            raise _of_table(k, error) from None
         read.append(table)
     if not read:
         raise BagError("expected at least one table, got none")
     return read, bags
 
 
-@contextmanager
-def _of_table(k: int) -> Iterator[None]:
+def _of_table(k: int, error: ShardwiseError) -> ShardwiseError:
     """Say in an error which table it is about."""
-    try:
-        yield
-    except ShardwiseError as error:
-        raise type(error)(f"tables[{k}]: {error}") from None
+    return type(error)(f"tables[{k}]: {error}")
 
 
 def _common(tables: Sequence[Table]) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ from shardwise._arrays import as_row_shape, as_rows, as_values, is_usable, priva
 from shardwise._bags import Bags, as_bags
 from shardwise._errors import IdTypeError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
-from shardwise._layout import Layout, layout_of_bytes, other_dtype, packed_layout
+from shardwise._layout import Layout, layout_of_bytes, name_of, other_dtype, packed_layout
 from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
 from shardwise._output import check_out, given
 from shardwise._partition import Partition, as_partition, check_shard_sizes
@@ -462,7 +462,7 @@ class Table:
             rows = self.lookup(ids, out_of_range=out_of_range, max_norm=max_norm)
             return given(out, rows if out is not None else _cast(rows, wanted))
         direct = out if out is not None and out.flags.carray else None
-        name = "" if wanted is None else wanted.name
+        name = "" if wanted is None else name_of(wanted)
         try:
             rows = self._rows.lookup_into(ids, direct, policy, default_row, limit, wanted, name)
         except _native.OutOfRangeId as error:
