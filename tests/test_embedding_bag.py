@@ -1,4 +1,4 @@
-"""`Table.pool` beside PyTorch's `embedding_bag`: all modes, forms, paddings and weights, as a file."""
+"""`Table.pool` beside PyTorch's `embedding_bag`: all modes, forms, paddings and weights."""
 
 import json
 from pathlib import Path
