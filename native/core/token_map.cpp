@@ -82,16 +82,52 @@ using Span = TokenSpan;
     throw std::invalid_argument("the token map is damaged: " + what);
 }
 
-Span token_at(const Tokens &tokens, std::size_t id) {
-    const std::int64_t begin = tokens.offsets[id], end = tokens.offsets[id + 1];
+/// How a map is read that is in memory.
+struct InMemory {
+    void operator()(const void *from, std::size_t size, void *to) const { std::memcpy(to, from, size); }
+    bool equal(Span a, Span b) const { return std::memcmp(a.begin, b.begin, a.size) == 0; }
+};
+
+/// How one token is looked for in a file.
+class InPieces {
+public:
+    explicit InPieces(const MappedFile &file) : file_(file) {}
+
+    void operator()(const void *from, std::size_t size, void *to) {
+        if (pieces_ == most)
+            std::memcpy(to, from, size);
+        else {
+            ++pieces_;
+            file_.read(from, size, to);
+        }
+    }
+
+    /// Whether the bytes of the file at `a` are those of `b`, which has as many.
+    bool equal(Span a, Span b) {
+        std::uint8_t piece[256];
+        for (std::size_t begin = 0; begin < a.size; begin += sizeof piece) {
+            const std::size_t size = std::min(sizeof piece, a.size - begin);
+            (*this)(a.begin + begin, size, piece);
+            if (std::memcmp(piece, b.begin + begin, size) != 0)
+                return false;
+        }
+        return true;
+    }
+
+private:
+    static constexpr int most = 64; // a hostile file may send a walk through all of its slots
+    const MappedFile &file_;
+    int pieces_ = 0;
+};
+
+template <class Read> Span token_at(const Tokens &tokens, std::size_t id, Read &read) {
+    std::int64_t ends[2];
+    read(tokens.offsets + id, sizeof ends, ends);
+    const std::int64_t begin = ends[0], end = ends[1];
     if (begin < 0 || begin > end || static_cast<std::uint64_t>(end) > tokens.size)
         damaged("expected token " + std::to_string(id) + " within " + std::to_string(tokens.size) +
                 " bytes, got bytes " + std::to_string(begin) + " to " + std::to_string(end));
     return {tokens.bytes + begin, static_cast<std::size_t>(end - begin)};
-}
-
-bool equal(Span a, Span b) {
-    return a.size == b.size && (a.size == 0 || std::memcmp(a.begin, b.begin, a.size) == 0);
 }
 
 std::uint64_t tag_of(std::uint64_t hash) {
@@ -117,23 +153,31 @@ void hash_batch(const At &at, std::size_t begin, std::size_t end, const std::uin
     }
 }
 
-/// Walks the probe sequence to `token` or to the first empty slot. Returns the slot's index.
+struct Found {
+    std::size_t at;
+    std::uint64_t slot; // 0 where there is no such token
+};
+
+/// Walks the probe sequence to `token` or to the first empty slot.
 /// The walk is bounded: a hostile file may hold no empty slot.
-std::size_t probe(const Tokens &tokens, const std::uint64_t *slots, std::size_t num_slots, Span token,
-                  std::uint64_t hash) {
+template <class Read>
+Found probe(const Tokens &tokens, const std::uint64_t *slots, std::size_t num_slots, Span token,
+            std::uint64_t hash, Read read) {
     std::size_t at = hash & (num_slots - 1);
     for (std::size_t step = 0; step < num_slots; ++step, at = (at + 1) & (num_slots - 1)) {
-        const std::uint64_t slot = slots[at];
+        std::uint64_t slot;
+        read(slots + at, sizeof slot, &slot);
         if (slot == 0)
-            return at;
+            return {at, slot};
         if (tag_of(slot ^ hash) != 0)
             continue;
         const std::uint64_t id = (slot & id_mask) - 1;
         if (id >= tokens.count)
             damaged("expected an id below " + std::to_string(tokens.count) + " in slot " +
                     std::to_string(at) + ", got " + std::to_string(static_cast<std::int64_t>(id)));
-        if (equal(token_at(tokens, id), token))
-            return at;
+        const Span known = token_at(tokens, id, read);
+        if (known.size == token.size && (known.size == 0 || read.equal(known, token)))
+            return {at, slot};
     }
     damaged("expected an empty slot, got none");
 }
@@ -194,11 +238,12 @@ std::size_t build_token_map(const Tokens &tokens, std::uint64_t *slots, std::siz
     std::uint64_t hashes[batch];
     for (std::size_t begin = 0; begin < tokens.count; begin += batch) {
         const std::size_t end = std::min(tokens.count, begin + batch);
-        hash_batch([&](std::size_t i) { return token_at(tokens, i); }, begin, end, slots, num_slots, spans,
-                   hashes);
+        const InMemory read;
+        hash_batch([&](std::size_t i) { return token_at(tokens, i, read); }, begin, end, slots, num_slots,
+                   spans, hashes);
         for (std::size_t i = begin; i < end; ++i) {
             const std::uint64_t hash = hashes[i - begin];
-            std::uint64_t &slot = slots[probe(tokens, slots, num_slots, spans[i - begin], hash)];
+            std::uint64_t &slot = slots[probe(tokens, slots, num_slots, spans[i - begin], hash, read).at];
             if (slot == 0)
                 slot = tag_of(hash) | (i + 1);
             else
@@ -356,16 +401,23 @@ std::size_t find_batch(const TokenMap &map, const Span *spans, const std::uint16
         hashes[i] = hash64(token.begin, token.size);
         __builtin_prefetch(map.slots + (hashes[i] & (map.num_slots - 1)));
     }
+    std::size_t missing = 0;
+    const auto find_all = [&](const auto &read) {
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint64_t slot =
+                probe(map.tokens, map.slots, map.num_slots, spans[places[i]], hashes[i], read).slot;
+            ids[places[i]] = static_cast<std::int64_t>(slot & id_mask) - 1;
+            missing += slot == 0;
+        }
+    };
+    if (map.file != nullptr) {
+        find_all(InPieces(*map.file));
+        return missing;
+    }
     for (const bool bytes : {false, true})
         for (std::size_t i = 0; i < count; ++i)
             prefetch_candidate(map, hashes[i], bytes);
-    std::size_t missing = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t slot =
-            map.slots[probe(map.tokens, map.slots, map.num_slots, spans[places[i]], hashes[i])];
-        ids[places[i]] = static_cast<std::int64_t>(slot & id_mask) - 1;
-        missing += slot == 0;
-    }
+    find_all(InMemory());
     return missing;
 }
 
