@@ -302,15 +302,15 @@ constexpr auto key_of = [](Span token) {
 /// The same without a jump that depends on the size, where the 16 bytes before the token's end can be read.
 constexpr auto key_of_roomy = [](Span token) {
     static constexpr auto masks = [] {
-        std::array<std::uint64_t, 2 * 8 + 1> all{}; // [8 + n] keeps the upper n bytes of 8
-        for (std::size_t n = 0; n <= 8; ++n)
-            all[8 + n] = n == 0 ? 0 : ~std::uint64_t{0} << (8 * (8 - n));
+        std::array<std::uint64_t, 8 + key_bytes + 1> all{}; // [8 + n] keeps the upper n bytes of 8
+        for (std::size_t n = 1; n <= key_bytes; ++n)
+            all[8 + n] = n < 8 ? ~std::uint64_t{0} << (8 * (8 - n)) : ~std::uint64_t{0};
         return all;
     }();
     const std::uint8_t *const end = token.begin + token.size;
     const std::size_t size = token.size;
     return Key{(load<std::uint64_t>(end - 16) & masks[size]) | (size + 1),
-               load<std::uint64_t>(end - 8) & masks[std::min<std::size_t>(8 + size, 16)]};
+               load<std::uint64_t>(end - 8) & masks[8 + size]};
 };
 
 /// The ids of short tokens that were looked up lately: a few words make up most of a text, and their answers
@@ -392,12 +392,14 @@ private:
 };
 
 /// Looks up the tokens at `places`, at most `batch`; the id of a missing one is -1. Returns how many are
-/// missing.
-std::size_t find_batch(const TokenMap &map, const Span *spans, const std::uint16_t *places, std::size_t count,
+/// missing. `at(i)` is token `i` of a block, here and below.
+template <class At>
+std::size_t find_batch(const TokenMap &map, const At &at, const std::uint16_t *places, std::size_t count,
                        std::int64_t *ids) {
+    Span spans[batch];
     std::uint64_t hashes[batch];
     for (std::size_t i = 0; i < count; ++i) {
-        const Span token = spans[places[i]];
+        const Span token = spans[i] = at(places[i]);
         hashes[i] = hash64(token.begin, token.size);
         __builtin_prefetch(map.slots + (hashes[i] & (map.num_slots - 1)));
     }
@@ -405,7 +407,7 @@ std::size_t find_batch(const TokenMap &map, const Span *spans, const std::uint16
     const auto find_all = [&](const auto &read) {
         for (std::size_t i = 0; i < count; ++i) {
             const std::uint64_t slot =
-                probe(map.tokens, map.slots, map.num_slots, spans[places[i]], hashes[i], read).slot;
+                probe(map.tokens, map.slots, map.num_slots, spans[i], hashes[i], read).slot;
             ids[places[i]] = static_cast<std::int64_t>(slot & id_mask) - 1;
             missing += slot == 0;
         }
@@ -426,13 +428,14 @@ constexpr std::size_t block = 256; // tokens: what is known of them stays in the
 /// Looks in the memo for the `count` tokens of a block. Sets the ids of those that it knows, puts the places
 /// of the others into `places`, and adds those that are known to be missing to `lost`. Returns how many
 /// others there are. `key(token)` is the key of one of at most `key_bytes`.
-template <class KeyOf>
-std::size_t recall_block(Memo &memo, const Span *spans, std::size_t count, const KeyOf &key,
-                         std::int64_t *ids, std::int64_t missing, std::uint16_t *places, std::size_t &lost) {
+template <class At, class KeyOf>
+std::size_t recall_block(Memo &memo, const At &at, std::size_t count, const KeyOf &key, std::int64_t *ids,
+                         std::int64_t missing, std::uint16_t *places, std::size_t &lost) {
     Key keys[block];
     const Memo::Entry *entries[block];
     for (std::size_t i = 0; i < count; ++i) {
-        keys[i] = spans[i].size <= key_bytes ? key(spans[i]) : Key{0, 1}; // which no entry has
+        const Span token = at(i);
+        keys[i] = token.size <= key_bytes ? key(token) : Key{0, 1}; // which no entry has
         entries[i] = &memo.at(keys[i]);
         __builtin_prefetch(entries[i]);
     }
@@ -449,24 +452,24 @@ std::size_t recall_block(Memo &memo, const Span *spans, std::size_t count, const
 }
 
 /// Looks up the `count` tokens of a block, but for those that are elsewhere. Returns how many are missing.
-template <class KeyOf>
-std::size_t find_block(const TokenMap &map, const Span *spans, std::size_t count, const KeyOf &key,
+template <class At, class KeyOf>
+std::size_t find_block(const TokenMap &map, const At &at, std::size_t count, const KeyOf &key,
                        std::int64_t *ids, std::int64_t missing, Memo *memo) {
     std::uint16_t places[block];
     std::size_t waiting = count, lost = 0;
     if (memo != nullptr)
-        waiting = recall_block(*memo, spans, count, key, ids, missing, places, lost);
+        waiting = recall_block(*memo, at, count, key, ids, missing, places, lost);
     else
         std::iota(places, places + count, std::uint16_t{0});
     const auto is_elsewhere = [&](std::uint16_t place) {
-        return spans[place].size == TokenLocator::elsewhere.size;
+        return at(place).size == TokenLocator::elsewhere.size;
     };
     waiting = static_cast<std::size_t>(std::remove_if(places, places + waiting, is_elsewhere) - places);
     for (std::size_t begin = 0; begin < waiting; begin += batch) {
         const std::size_t some = std::min(batch, waiting - begin);
-        lost += find_batch(map, spans, places + begin, some, ids);
+        lost += find_batch(map, at, places + begin, some, ids);
         for (std::size_t i = begin; i < begin + some; ++i) {
-            const Span token = spans[places[i]];
+            const Span token = at(places[i]);
             std::int64_t &id = ids[places[i]];
             if (memo != nullptr && token.size <= key_bytes) {
                 const Key own = key(token);
@@ -493,20 +496,18 @@ std::size_t find_packed(const TokenMap &map, const BasicTokens<Offset> &wanted, 
     std::atomic<std::size_t> not_found = 0;
     parallel_for(wanted.count, grain, [&](std::size_t first, std::size_t last) {
         const Memos::Loan memo(memos);
-        Span spans[block];
         std::size_t lost = 0;
         for (std::size_t begin = first; begin < last; begin += block) {
             const std::size_t end = std::min(last, begin + block);
-            for (std::size_t i = begin; i < end; ++i) {
-                const std::int64_t from = wanted.offsets[i], to = wanted.offsets[i + 1];
+            const auto at = [&](std::size_t i) {
+                const std::int64_t from = wanted.offsets[begin + i], to = wanted.offsets[begin + i + 1];
                 if (from < 0 || from > to || static_cast<std::uint64_t>(to) > wanted.size)
-                    misplaced(wanted, i);
-                spans[i - begin] = {wanted.bytes + from, static_cast<std::size_t>(to - from)};
-            }
+                    misplaced(wanted, begin + i);
+                return Span{wanted.bytes + from, static_cast<std::size_t>(to - from)};
+            };
             const bool roomy = wanted.offsets[begin + 1] >= 16;
-            lost += roomy
-                        ? find_block(map, spans, end - begin, key_of_roomy, ids + begin, missing, memo.get())
-                        : find_block(map, spans, end - begin, key_of, ids + begin, missing, memo.get());
+            lost += roomy ? find_block(map, at, end - begin, key_of_roomy, ids + begin, missing, memo.get())
+                          : find_block(map, at, end - begin, key_of, ids + begin, missing, memo.get());
         }
         not_found += lost;
     });
@@ -548,8 +549,8 @@ std::size_t TokenFinder::find(const TokenLocator &wanted, std::size_t count, std
         for (std::size_t begin = first; begin < last; begin += block) {
             const std::size_t end = std::min(last, begin + block);
             wanted.locate(begin, end, spans);
-            lost +=
-                find_block(state_->map, spans, end - begin, key_of_roomy, ids + begin, missing, memo.get());
+            const auto at = [&](std::size_t i) { return spans[i]; };
+            lost += find_block(state_->map, at, end - begin, key_of_roomy, ids + begin, missing, memo.get());
             for (std::size_t i = begin; i < end; ++i)
                 if (spans[i - begin].size == TokenLocator::elsewhere.size)
                     left.push_back(i);
@@ -567,8 +568,9 @@ std::size_t TokenFinder::find(const TokenSpan *wanted, std::size_t count, std::i
     const Memos::Loan memo(state_->memos);
     std::size_t not_found = 0;
     for (std::size_t begin = 0; begin < count; begin += block)
-        not_found += find_block(state_->map, wanted + begin, std::min(block, count - begin), key_of,
-                                ids + begin, missing, memo.get());
+        not_found += find_block(
+            state_->map, [&](std::size_t i) { return wanted[begin + i]; }, std::min(block, count - begin),
+            key_of, ids + begin, missing, memo.get());
     return not_found;
 }
 
