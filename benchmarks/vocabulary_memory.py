@@ -2,7 +2,7 @@
 
 `python -m benchmarks.vocabulary_memory [TOKENS]`: each is measured in a process of its own, with
 the file on the disk alone, and with all of it in the system's page cache. There a kernel may map
-many pages with the one that is asked for: they count as resident, and cost nothing.
+many pages with one that is touched, and all of them count as resident.
 """
 
 import json

@@ -1,11 +1,17 @@
 """A vocabulary on disk: in a table, and in a file of its own."""
 
+import copy
 import json
 import os
+import pickle
 import struct
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,6 +256,76 @@ def test_an_open_vocabulary_outlives_its_file(tmp_path):
     words.save(tmp_path / "w.safetensors", overwrite=True)
     (tmp_path / "w.safetensors").unlink()
     assert words.encode(["b", "a"]).tolist() == [1, 0]
+
+
+# ---- a file that is read in pieces at first ----
+
+
+def resident(path):
+    """Kilobytes of a mapped file that count as resident in this process."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+        for line in lines
+        if line.endswith(str(path))
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_few_tokens_leave_the_map_alone(tmp_path):
+    where = tmp_path / "w.safetensors"
+    tokens = [f"{k * 2654435761 % 2**32:x}-{k}" for k in range(100_000)]
+    Vocabulary(tokens).save(where)
+    assert len(where.read_bytes()) > 4 << 20
+    words = Vocabulary.open(where)
+    before = resident(where)
+    for k in range(0, 100_000, 100):
+        assert words.encode(tokens[k]) == k
+    assert words.encode(pa.array(tokens[7::1000])).tolist() == list(range(7, 100_000, 1000))
+    assert "x" not in words
+    assert resident(where) == before
+    assert words._file is not None
+    assert words.encode(tokens[::100]).tolist() == list(range(0, 100_000, 100))
+    assert words._file is None
+    assert resident(where) > before
+    assert words.encode(tokens).tolist() == list(range(100_000))
+
+
+@policies
+def test_pieces_and_map_give_the_same(tmp_path, options):
+    words = make(options)
+    words.save(tmp_path / "w.safetensors")
+    pieces, mapped = (Vocabulary.open(tmp_path / "w.safetensors") for _ in range(2))
+    mapped._file = None
+    assert asked(pieces) == asked(mapped) == asked(words)
+    assert pieces._file is not None
+    assert asked(copy.copy(pieces)) == asked(words)
+    for again in (copy.deepcopy(pieces), pickle.loads(pickle.dumps(pieces))):
+        assert again._file is None
+        assert asked(again) == asked(words)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_closes_all_descriptors(tmp_path):
+    Vocabulary(["a", "b"]).save(tmp_path / "w.safetensors")
+    program = """if True:
+        import os, sys
+        from shardwise import Vocabulary
+        words = Vocabulary.open(sys.argv[1])
+        assert words.encode("b") == 1
+        if os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        assert words.encode("b") == 1
+        os.closerange(3, 256)
+        with open(sys.argv[1], "rb") as same, open(os.devnull, "rb") as other:
+            for number in range(3, 30):
+                if number not in (same.fileno(), other.fileno()):
+                    os.dup2(other.fileno(), number)
+            assert words.encode(["b", "a"]).tolist() == [1, 0]
+            assert words._file is not None
+    """
+    command = [sys.executable, "-c", program, str(tmp_path / "w.safetensors")]
+    subprocess.run(command, check=True)
 
 
 def test_what_cannot_be_opened(tmp_path):

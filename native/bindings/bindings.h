@@ -32,6 +32,7 @@ private:
 void register_fingerprint(nanobind::module_ &m);
 void register_gather(nanobind::module_ &m);
 void register_initialize(nanobind::module_ &m);
+void register_mapped_file(nanobind::module_ &m);
 void register_memory(nanobind::module_ &m);
 void register_partition(nanobind::module_ &m);
 void register_quantize(nanobind::module_ &m);

@@ -23,6 +23,7 @@ NB_MODULE(_native, m) {
     shardwise::register_initialize(m);
     shardwise::register_memory(m);
     shardwise::register_threads(m);
+    shardwise::register_mapped_file(m);
     shardwise::register_token_map(m);
     shardwise::register_token_counts(m);
     shardwise::register_text(m);

@@ -34,6 +34,11 @@ template <class Offset> BasicTokens<Offset> tokens_of(const Bytes &data, const O
     return {data.data(), data.shape(0), offsets.data(), offsets.shape(0) - 1};
 }
 
+TokenMap map_of(const Bytes &data, const Offsets &offsets, const Slots &slots, const MappedFile *file) {
+    const bool readable = file != nullptr && file->is_open();
+    return {tokens_of(data, offsets), slots.data(), slots.shape(0), readable ? file : nullptr};
+}
+
 std::uint64_t hash(const nb::bytes &data) {
     return hash64(static_cast<const std::uint8_t *>(data.data()), data.size());
 }
@@ -62,8 +67,9 @@ void validate(const Bytes &data, const Offsets &offsets, const Slots &slots) {
 
 template <class Offset>
 std::size_t find(const Bytes &data, const Offsets &offsets, const Slots &slots, const Bytes &wanted,
-                 const OffsetsOf<Offset> &wanted_offsets, const NewIds &ids, std::int64_t missing) {
-    const TokenMap map{tokens_of(data, offsets), slots.data(), slots.shape(0)};
+                 const OffsetsOf<Offset> &wanted_offsets, const NewIds &ids, std::int64_t missing,
+                 const MappedFile *file) {
+    const TokenMap map = map_of(data, offsets, slots, file);
     const BasicTokens<Offset> tokens = tokens_of(wanted, wanted_offsets);
     if (ids.shape(0) != tokens.count)
         throw nb::value_error("expected one id for each token");
@@ -284,13 +290,13 @@ std::int64_t find_by_api(TokenFinder &finder, PyObject *tokens, std::span<const 
 
 /// The GIL is kept while tokens are looked up: their bytes stay only as long as no Python code runs.
 std::int64_t find_objects(const Bytes &data, const Offsets &offsets, const Slots &slots, nb::handle wanted,
-                          const NewIds &ids, std::int64_t missing) {
+                          const NewIds &ids, std::int64_t missing, const MappedFile *file) {
     constexpr std::size_t turn = std::size_t{1} << 20;
     PyObject *const tokens = wanted.ptr();
     if (!PyList_Check(tokens) && !PyTuple_Check(tokens))
         throw nb::type_error("expected a list or a tuple of tokens");
     const std::size_t count = ids.shape(0);
-    TokenFinder finder({tokens_of(data, offsets), slots.data(), slots.shape(0)}, count);
+    TokenFinder finder(map_of(data, offsets, slots, file), count);
     std::vector<std::size_t> places;
     std::int64_t lost = 0;
     for (std::size_t begin = 0; begin < count; begin += turn) {
@@ -335,16 +341,18 @@ void register_token_map(nb::module_ &m) {
           "ValueError if the arrays cannot be a map; reads the ends of `offsets` and nothing else.");
     constexpr const char *find_doc =
         "Fills `ids` with the id of each wanted token, `missing` where there is none, and returns how many "
-        "are missing; ValueError if the map is damaged, IndexError if `wanted_offsets` are.";
+        "are missing; ValueError if the map is damaged, IndexError if `wanted_offsets` are. With the `file` "
+        "that "
+        "the map's arrays are mapped from they are not touched, but read piece by piece.";
     m.def("find_tokens", &find<std::int64_t>, "data"_a.noconvert(), "offsets"_a.noconvert(),
           "slots"_a.noconvert(), "wanted"_a.noconvert(), "wanted_offsets"_a.noconvert(), "ids"_a.noconvert(),
-          "missing"_a = -1, find_doc);
+          "missing"_a = -1, "file"_a = nb::none(), find_doc);
     m.def("find_tokens", &find<std::int32_t>, "data"_a.noconvert(), "offsets"_a.noconvert(),
           "slots"_a.noconvert(), "wanted"_a.noconvert(), "wanted_offsets"_a.noconvert(), "ids"_a.noconvert(),
-          "missing"_a = -1, find_doc);
+          "missing"_a = -1, "file"_a = nb::none(), find_doc);
     m.def(
         "find_objects", &find_objects, "data"_a.noconvert(), "offsets"_a.noconvert(), "slots"_a.noconvert(),
-        "wanted"_a, "ids"_a.noconvert(), "missing"_a = -1,
+        "wanted"_a, "ids"_a.noconvert(), "missing"_a = -1, "file"_a = nb::none(),
         "find_tokens for a list or tuple of str and bytes. -1, with `ids` half filled, where one of them is "
         "no token.");
 }

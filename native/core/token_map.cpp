@@ -82,16 +82,52 @@ using Span = TokenSpan;
     throw std::invalid_argument("the token map is damaged: " + what);
 }
 
-Span token_at(const Tokens &tokens, std::size_t id) {
-    const std::int64_t begin = tokens.offsets[id], end = tokens.offsets[id + 1];
+/// How a map is read that is in memory.
+struct InMemory {
+    void operator()(const void *from, std::size_t size, void *to) const { std::memcpy(to, from, size); }
+    bool equal(Span a, Span b) const { return std::memcmp(a.begin, b.begin, a.size) == 0; }
+};
+
+/// How one token is looked for in a file.
+class InPieces {
+public:
+    explicit InPieces(const MappedFile &file) : file_(file) {}
+
+    void operator()(const void *from, std::size_t size, void *to) {
+        if (pieces_ == most)
+            std::memcpy(to, from, size);
+        else {
+            ++pieces_;
+            file_.read(from, size, to);
+        }
+    }
+
+    /// Whether the bytes of the file at `a` are those of `b`, which has as many.
+    bool equal(Span a, Span b) {
+        std::uint8_t piece[256];
+        for (std::size_t begin = 0; begin < a.size; begin += sizeof piece) {
+            const std::size_t size = std::min(sizeof piece, a.size - begin);
+            (*this)(a.begin + begin, size, piece);
+            if (std::memcmp(piece, b.begin + begin, size) != 0)
+                return false;
+        }
+        return true;
+    }
+
+private:
+    static constexpr int most = 64; // a hostile file may send a walk through all of its slots
+    const MappedFile &file_;
+    int pieces_ = 0;
+};
+
+template <class Read> Span token_at(const Tokens &tokens, std::size_t id, Read &read) {
+    std::int64_t ends[2];
+    read(tokens.offsets + id, sizeof ends, ends);
+    const std::int64_t begin = ends[0], end = ends[1];
     if (begin < 0 || begin > end || static_cast<std::uint64_t>(end) > tokens.size)
         damaged("expected token " + std::to_string(id) + " within " + std::to_string(tokens.size) +
                 " bytes, got bytes " + std::to_string(begin) + " to " + std::to_string(end));
     return {tokens.bytes + begin, static_cast<std::size_t>(end - begin)};
-}
-
-bool equal(Span a, Span b) {
-    return a.size == b.size && (a.size == 0 || std::memcmp(a.begin, b.begin, a.size) == 0);
 }
 
 std::uint64_t tag_of(std::uint64_t hash) {
@@ -117,23 +153,31 @@ void hash_batch(const At &at, std::size_t begin, std::size_t end, const std::uin
     }
 }
 
-/// Walks the probe sequence to `token` or to the first empty slot. Returns the slot's index.
+struct Found {
+    std::size_t at;
+    std::uint64_t slot; // 0 where there is no such token
+};
+
+/// Walks the probe sequence to `token` or to the first empty slot.
 /// The walk is bounded: a hostile file may hold no empty slot.
-std::size_t probe(const Tokens &tokens, const std::uint64_t *slots, std::size_t num_slots, Span token,
-                  std::uint64_t hash) {
+template <class Read>
+Found probe(const Tokens &tokens, const std::uint64_t *slots, std::size_t num_slots, Span token,
+            std::uint64_t hash, Read read) {
     std::size_t at = hash & (num_slots - 1);
     for (std::size_t step = 0; step < num_slots; ++step, at = (at + 1) & (num_slots - 1)) {
-        const std::uint64_t slot = slots[at];
+        std::uint64_t slot;
+        read(slots + at, sizeof slot, &slot);
         if (slot == 0)
-            return at;
+            return {at, slot};
         if (tag_of(slot ^ hash) != 0)
             continue;
         const std::uint64_t id = (slot & id_mask) - 1;
         if (id >= tokens.count)
             damaged("expected an id below " + std::to_string(tokens.count) + " in slot " +
                     std::to_string(at) + ", got " + std::to_string(static_cast<std::int64_t>(id)));
-        if (equal(token_at(tokens, id), token))
-            return at;
+        const Span known = token_at(tokens, id, read);
+        if (known.size == token.size && (known.size == 0 || read.equal(known, token)))
+            return {at, slot};
     }
     damaged("expected an empty slot, got none");
 }
@@ -194,11 +238,12 @@ std::size_t build_token_map(const Tokens &tokens, std::uint64_t *slots, std::siz
     std::uint64_t hashes[batch];
     for (std::size_t begin = 0; begin < tokens.count; begin += batch) {
         const std::size_t end = std::min(tokens.count, begin + batch);
-        hash_batch([&](std::size_t i) { return token_at(tokens, i); }, begin, end, slots, num_slots, spans,
-                   hashes);
+        const InMemory read;
+        hash_batch([&](std::size_t i) { return token_at(tokens, i, read); }, begin, end, slots, num_slots,
+                   spans, hashes);
         for (std::size_t i = begin; i < end; ++i) {
             const std::uint64_t hash = hashes[i - begin];
-            std::uint64_t &slot = slots[probe(tokens, slots, num_slots, spans[i - begin], hash)];
+            std::uint64_t &slot = slots[probe(tokens, slots, num_slots, spans[i - begin], hash, read).at];
             if (slot == 0)
                 slot = tag_of(hash) | (i + 1);
             else
@@ -257,15 +302,15 @@ constexpr auto key_of = [](Span token) {
 /// The same without a jump that depends on the size, where the 16 bytes before the token's end can be read.
 constexpr auto key_of_roomy = [](Span token) {
     static constexpr auto masks = [] {
-        std::array<std::uint64_t, 2 * 8 + 1> all{}; // [8 + n] keeps the upper n bytes of 8
-        for (std::size_t n = 0; n <= 8; ++n)
-            all[8 + n] = n == 0 ? 0 : ~std::uint64_t{0} << (8 * (8 - n));
+        std::array<std::uint64_t, 8 + key_bytes + 1> all{}; // [8 + n] keeps the upper n bytes of 8
+        for (std::size_t n = 1; n <= key_bytes; ++n)
+            all[8 + n] = n < 8 ? ~std::uint64_t{0} << (8 * (8 - n)) : ~std::uint64_t{0};
         return all;
     }();
     const std::uint8_t *const end = token.begin + token.size;
     const std::size_t size = token.size;
     return Key{(load<std::uint64_t>(end - 16) & masks[size]) | (size + 1),
-               load<std::uint64_t>(end - 8) & masks[std::min<std::size_t>(8 + size, 16)]};
+               load<std::uint64_t>(end - 8) & masks[8 + size]};
 };
 
 /// The ids of short tokens that were looked up lately: a few words make up most of a text, and their answers
@@ -347,25 +392,34 @@ private:
 };
 
 /// Looks up the tokens at `places`, at most `batch`; the id of a missing one is -1. Returns how many are
-/// missing.
-std::size_t find_batch(const TokenMap &map, const Span *spans, const std::uint16_t *places, std::size_t count,
+/// missing. `at(i)` is token `i` of a block, here and below.
+template <class At>
+std::size_t find_batch(const TokenMap &map, const At &at, const std::uint16_t *places, std::size_t count,
                        std::int64_t *ids) {
+    Span spans[batch];
     std::uint64_t hashes[batch];
     for (std::size_t i = 0; i < count; ++i) {
-        const Span token = spans[places[i]];
+        const Span token = spans[i] = at(places[i]);
         hashes[i] = hash64(token.begin, token.size);
         __builtin_prefetch(map.slots + (hashes[i] & (map.num_slots - 1)));
+    }
+    std::size_t missing = 0;
+    const auto find_all = [&](const auto &read) {
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint64_t slot =
+                probe(map.tokens, map.slots, map.num_slots, spans[i], hashes[i], read).slot;
+            ids[places[i]] = static_cast<std::int64_t>(slot & id_mask) - 1;
+            missing += slot == 0;
+        }
+    };
+    if (map.file != nullptr) {
+        find_all(InPieces(*map.file));
+        return missing;
     }
     for (const bool bytes : {false, true})
         for (std::size_t i = 0; i < count; ++i)
             prefetch_candidate(map, hashes[i], bytes);
-    std::size_t missing = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t slot =
-            map.slots[probe(map.tokens, map.slots, map.num_slots, spans[places[i]], hashes[i])];
-        ids[places[i]] = static_cast<std::int64_t>(slot & id_mask) - 1;
-        missing += slot == 0;
-    }
+    find_all(InMemory());
     return missing;
 }
 
@@ -374,13 +428,14 @@ constexpr std::size_t block = 256; // tokens: what is known of them stays in the
 /// Looks in the memo for the `count` tokens of a block. Sets the ids of those that it knows, puts the places
 /// of the others into `places`, and adds those that are known to be missing to `lost`. Returns how many
 /// others there are. `key(token)` is the key of one of at most `key_bytes`.
-template <class KeyOf>
-std::size_t recall_block(Memo &memo, const Span *spans, std::size_t count, const KeyOf &key,
-                         std::int64_t *ids, std::int64_t missing, std::uint16_t *places, std::size_t &lost) {
+template <class At, class KeyOf>
+std::size_t recall_block(Memo &memo, const At &at, std::size_t count, const KeyOf &key, std::int64_t *ids,
+                         std::int64_t missing, std::uint16_t *places, std::size_t &lost) {
     Key keys[block];
     const Memo::Entry *entries[block];
     for (std::size_t i = 0; i < count; ++i) {
-        keys[i] = spans[i].size <= key_bytes ? key(spans[i]) : Key{0, 1}; // which no entry has
+        const Span token = at(i);
+        keys[i] = token.size <= key_bytes ? key(token) : Key{0, 1}; // which no entry has
         entries[i] = &memo.at(keys[i]);
         __builtin_prefetch(entries[i]);
     }
@@ -397,24 +452,24 @@ std::size_t recall_block(Memo &memo, const Span *spans, std::size_t count, const
 }
 
 /// Looks up the `count` tokens of a block, but for those that are elsewhere. Returns how many are missing.
-template <class KeyOf>
-std::size_t find_block(const TokenMap &map, const Span *spans, std::size_t count, const KeyOf &key,
+template <class At, class KeyOf>
+std::size_t find_block(const TokenMap &map, const At &at, std::size_t count, const KeyOf &key,
                        std::int64_t *ids, std::int64_t missing, Memo *memo) {
     std::uint16_t places[block];
     std::size_t waiting = count, lost = 0;
     if (memo != nullptr)
-        waiting = recall_block(*memo, spans, count, key, ids, missing, places, lost);
+        waiting = recall_block(*memo, at, count, key, ids, missing, places, lost);
     else
         std::iota(places, places + count, std::uint16_t{0});
     const auto is_elsewhere = [&](std::uint16_t place) {
-        return spans[place].size == TokenLocator::elsewhere.size;
+        return at(place).size == TokenLocator::elsewhere.size;
     };
     waiting = static_cast<std::size_t>(std::remove_if(places, places + waiting, is_elsewhere) - places);
     for (std::size_t begin = 0; begin < waiting; begin += batch) {
         const std::size_t some = std::min(batch, waiting - begin);
-        lost += find_batch(map, spans, places + begin, some, ids);
+        lost += find_batch(map, at, places + begin, some, ids);
         for (std::size_t i = begin; i < begin + some; ++i) {
-            const Span token = spans[places[i]];
+            const Span token = at(places[i]);
             std::int64_t &id = ids[places[i]];
             if (memo != nullptr && token.size <= key_bytes) {
                 const Key own = key(token);
@@ -441,20 +496,18 @@ std::size_t find_packed(const TokenMap &map, const BasicTokens<Offset> &wanted, 
     std::atomic<std::size_t> not_found = 0;
     parallel_for(wanted.count, grain, [&](std::size_t first, std::size_t last) {
         const Memos::Loan memo(memos);
-        Span spans[block];
         std::size_t lost = 0;
         for (std::size_t begin = first; begin < last; begin += block) {
             const std::size_t end = std::min(last, begin + block);
-            for (std::size_t i = begin; i < end; ++i) {
-                const std::int64_t from = wanted.offsets[i], to = wanted.offsets[i + 1];
+            const auto at = [&](std::size_t i) {
+                const std::int64_t from = wanted.offsets[begin + i], to = wanted.offsets[begin + i + 1];
                 if (from < 0 || from > to || static_cast<std::uint64_t>(to) > wanted.size)
-                    misplaced(wanted, i);
-                spans[i - begin] = {wanted.bytes + from, static_cast<std::size_t>(to - from)};
-            }
+                    misplaced(wanted, begin + i);
+                return Span{wanted.bytes + from, static_cast<std::size_t>(to - from)};
+            };
             const bool roomy = wanted.offsets[begin + 1] >= 16;
-            lost += roomy
-                        ? find_block(map, spans, end - begin, key_of_roomy, ids + begin, missing, memo.get())
-                        : find_block(map, spans, end - begin, key_of, ids + begin, missing, memo.get());
+            lost += roomy ? find_block(map, at, end - begin, key_of_roomy, ids + begin, missing, memo.get())
+                          : find_block(map, at, end - begin, key_of, ids + begin, missing, memo.get());
         }
         not_found += lost;
     });
@@ -496,8 +549,8 @@ std::size_t TokenFinder::find(const TokenLocator &wanted, std::size_t count, std
         for (std::size_t begin = first; begin < last; begin += block) {
             const std::size_t end = std::min(last, begin + block);
             wanted.locate(begin, end, spans);
-            lost +=
-                find_block(state_->map, spans, end - begin, key_of_roomy, ids + begin, missing, memo.get());
+            const auto at = [&](std::size_t i) { return spans[i]; };
+            lost += find_block(state_->map, at, end - begin, key_of_roomy, ids + begin, missing, memo.get());
             for (std::size_t i = begin; i < end; ++i)
                 if (spans[i - begin].size == TokenLocator::elsewhere.size)
                     left.push_back(i);
@@ -515,8 +568,9 @@ std::size_t TokenFinder::find(const TokenSpan *wanted, std::size_t count, std::i
     const Memos::Loan memo(state_->memos);
     std::size_t not_found = 0;
     for (std::size_t begin = 0; begin < count; begin += block)
-        not_found += find_block(state_->map, wanted + begin, std::min(block, count - begin), key_of,
-                                ids + begin, missing, memo.get());
+        not_found += find_block(
+            state_->map, [&](std::size_t i) { return wanted[begin + i]; }, std::min(block, count - begin),
+            key_of, ids + begin, missing, memo.get());
     return not_found;
 }
 

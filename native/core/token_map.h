@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "core/mapped_file.h"
+
 namespace shardwise {
 
 /// Token `i` is the bytes [offsets[i], offsets[i + 1]); `offsets` has `count + 1` entries. Nothing here is
@@ -32,6 +34,7 @@ struct TokenMap {
     Tokens tokens;
     const std::uint64_t *slots;
     std::size_t num_slots;
+    const MappedFile *file = nullptr; // where given: what the arrays are mapped from, to be read in pieces
 };
 
 /// XXH64 with seed 0.

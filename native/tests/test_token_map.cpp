@@ -1,6 +1,8 @@
 #include "core/token_map.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <random>
@@ -56,6 +58,30 @@ struct Map {
         : tokens(words), slots(token_map_slots(words.size())), first_of(words.size()),
           duplicates(build_token_map(tokens.view(), slots.data(), slots.size(), first_of.data())) {}
     TokenMap view() const { return {tokens.view(), slots.data(), slots.size()}; }
+};
+
+/// A map's arrays in a file, and in memory a copy whose slots are empty: who reads that finds nothing.
+struct InFile {
+    std::vector<std::uint8_t> memory;
+    std::FILE *file = std::tmpfile();
+    std::unique_ptr<MappedFile> mapped;
+    TokenMap map;
+
+    explicit InFile(TokenMap original) : map(original) {
+        const std::size_t slots = map.num_slots * 8, offsets = (map.tokens.count + 1) * 8;
+        memory.resize(slots + offsets + map.tokens.size);
+        std::memcpy(memory.data(), map.slots, slots);
+        std::memcpy(memory.data() + slots, map.tokens.offsets, offsets);
+        std::copy_n(map.tokens.bytes, map.tokens.size, memory.data() + slots + offsets);
+        CHECK(std::fwrite(memory.data(), 1, memory.size(), file) == memory.size() && std::fflush(file) == 0);
+        std::fill_n(memory.begin(), slots, std::uint8_t{0});
+        mapped = std::make_unique<MappedFile>(fileno(file), memory.data(), memory.size());
+        map.slots = reinterpret_cast<const std::uint64_t *>(memory.data());
+        map.tokens.offsets = reinterpret_cast<const std::int64_t *>(memory.data() + slots);
+        map.tokens.bytes = memory.data() + slots + offsets;
+        map.file = mapped.get();
+    }
+    ~InFile() { std::fclose(file); }
 };
 
 std::vector<std::int64_t> ids_of(const TokenMap &map, const std::vector<std::string> &words) {
@@ -223,6 +249,22 @@ void test_unjoin() {
     CHECK_THROWS(unjoin_tokens(bytes, 5, 4, out, offsets), std::invalid_argument);
 }
 
+void test_in_pieces() {
+    std::vector<std::string> words{"", "the", std::string(256, 'x'), std::string(1000, 'y')};
+    for (int i = 0; i < 3000; ++i)
+        words.push_back(std::to_string(i * i) + (i % 5 == 0 ? std::string(i % 700, 'z') : ""));
+    const Map map(words);
+    const InFile file(map.view());
+    std::vector<std::string> asked = words;
+    for (const std::string &word : words)
+        asked.push_back(word + "?");
+    asked.push_back(std::string(999, 'y') + "x");
+    CHECK(ids_of(file.map, asked) == ids_of(map.view(), asked));
+    TokenMap empty = file.map;
+    empty.file = nullptr;
+    CHECK(ids_of(empty, {"the"}) == std::vector<std::int64_t>{-1});
+}
+
 /// Whatever is damaged: an answer or std::invalid_argument, and the sanitizers silent.
 bool answers(const TokenMap &map) {
     try {
@@ -243,7 +285,10 @@ void test_hostile() {
     for (std::uint64_t &slot : full.slots)
         slot = (tag ^ (std::uint64_t{1} << 63)) | 1;
     CHECK(!answers(full.view()));
-    Map far = good; // ids beyond the tokens, and the id -1
+    full.slots.assign(4096, full.slots[0]); // longer than what is read in pieces
+    const InFile file(full.view());
+    CHECK(answers(file.map)); // in memory the slots are empty
+    Map far = good;           // ids beyond the tokens, and the id -1
     far.slots[home] = tag | 0xffffffffffffu;
     CHECK(!answers(far.view()));
     far.slots[home] = tag;
@@ -273,7 +318,9 @@ void test_hostile() {
             bad.slots[at % bad.slots.size()] ^= std::uint64_t{1} << (random() % 64);
         else
             bad.tokens.offsets[at % bad.tokens.offsets.size()] ^= std::int64_t{1} << (random() % 63);
-        (void)answers(bad.view());
+        const bool answered = answers(bad.view());
+        if (round % 20 == 0)
+            CHECK(answers(InFile(bad.view()).map) == answered);
     }
 }
 
@@ -286,6 +333,7 @@ int main() {
     test_first_wins();
     test_many();
     test_ways_to_ask();
+    test_in_pieces();
     test_unjoin();
     test_hostile();
     return 0;

@@ -105,6 +105,17 @@ def isa() -> str:
 def isa_levels() -> list[str]:
     """The instruction levels that this machine has."""
 
+class MappedFile:
+    """Reads a few bytes of a mapped file without touching the map."""
+
+    def __init__(self, descriptor: int, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """
+        Of a descriptor, of which it keeps a copy, and all bytes of the file as they are mapped.
+        """
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A pickle or a deep copy has None instead: its arrays are its own."""
+
 def hash64(data: bytes) -> int:
     """XXH64 with seed 0."""
 
@@ -127,15 +138,15 @@ def validate_token_map(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,),
     """
 
 @overload
-def find_tokens(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted_offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], missing: int = -1) -> int: ...
+def find_tokens(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted_offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], missing: int = -1, file: MappedFile | None = None) -> int: ...
 
 @overload
-def find_tokens(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted_offsets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], missing: int = -1) -> int:
+def find_tokens(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted_offsets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], missing: int = -1, file: MappedFile | None = None) -> int:
     """
-    Fills `ids` with the id of each wanted token, `missing` where there is none, and returns how many are missing; ValueError if the map is damaged, IndexError if `wanted_offsets` are.
+    Fills `ids` with the id of each wanted token, `missing` where there is none, and returns how many are missing; ValueError if the map is damaged, IndexError if `wanted_offsets` are. With the `file` that the map's arrays are mapped from they are not touched, but read piece by piece.
     """
 
-def find_objects(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: object, ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], missing: int = -1) -> int:
+def find_objects(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], wanted: object, ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], missing: int = -1, file: MappedFile | None = None) -> int:
     """
     find_tokens for a list or tuple of str and bytes. -1, with `ids` half filled, where one of them is no token.
     """

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise import _native
 from shardwise._errors import StoreError
 
 PAGE = 4096
@@ -137,11 +138,17 @@ def map_tensors(path: str, mode: Literal["r", "r+", "c"] = "r") -> dict[str, NDA
     """
     file, size = open_file(path, writable=mode == "r+")
     with file:
-        return _map(file, size, mode, read_header(path, file, size))
+        tensors = read_header(path, file, size)
+        data = _map_bytes(file, size, mode)
+        return {name: tensor.array(data) for name, tensor in tensors.items()}
 
 
-def map_file(path: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def map_file(
+    path: str,
+) -> tuple[dict[str, NDArray[Any]], dict[str, str], _native.MappedFile]:
     """Return the tensors of a file, read-only, and what it says of itself in `__metadata__`.
+
+    The third reads pieces of the file that shall not be touched in the map.
 
     Raises:
         StoreError: the file is not what the format says.
@@ -164,12 +171,12 @@ def map_file(path: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
                 raise LayoutError("__metadata__ of strings", f"{metadata!r:.80}")
         except LayoutError as error:
             raise _broken(path, error) from None
-        return _map(file, size, "r", tensors), metadata
+        data = _map_bytes(file, size, "r")
+        whole = _native.MappedFile(file.fileno(), data)
+        return {name: tensor.array(data) for name, tensor in tensors.items()}, metadata, whole
 
 
-def _map(
-    file: BinaryIO, size: int, mode: Literal["r", "r+", "c"], tensors: Mapping[str, Tensor]
-) -> dict[str, NDArray[Any]]:
+def _map_bytes(file: BinaryIO, size: int, mode: Literal["r", "r+", "c"]) -> NDArray[np.uint8]:
     # Before Python 3.13 a mapping keeps a descriptor open for as long as it lives.
     untracked: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
     if mode == "c" and _NO_RESERVE:
@@ -182,7 +189,7 @@ def _map(
     mapped = mmap.mmap(file.fileno(), size, **kind, **untracked)
     data = np.frombuffer(mapped, np.uint8)
     data.flags.writeable = mode == "c"
-    return {name: tensor.array(data) for name, tensor in tensors.items()}
+    return data
 
 
 def advise(array: NDArray[Any], advice: str) -> None:

@@ -40,7 +40,8 @@ from shardwise._tokens import (
 
 _INT64 = np.dtype(np.int64)
 _SHOWN = 10  # tokens that an error names
-_MANY = 4096  # tokens after which a file is read as a whole
+_FEW = 2048  # tokens, in all, for which a file is read in pieces: its map is not touched
+_MANY = 4096  # tokens, at once, for which a file is read as a whole
 _BLOCK = 4096  # tokens that an iteration decodes at once
 
 
@@ -84,9 +85,11 @@ class Vocabulary:
 
     __slots__ = (
         "_alias_ids",
+        "_asked",
         "_buckets",
         "_counts",
         "_data",
+        "_file",
         "_folding",
         "_is_cold",
         "_offsets",
@@ -98,6 +101,7 @@ class Vocabulary:
 
     _alias_ids: Ids | None
     _counts: Ids | None
+    _file: _native.MappedFile | None
 
     def __init__(
         self,
@@ -362,6 +366,8 @@ class Vocabulary:
         self._alias_ids = None
         self._counts = None
         self._is_cold = False  # of a file whose pages are read one by one
+        self._file = None  # what reads it in pieces
+        self._asked = 0  # tokens that it was asked for
         try:
             if slots is None:
                 slots, first_of, repetitions = build_slots(self._data, self._offsets)
@@ -638,7 +644,7 @@ class Vocabulary:
         try:
             if self._folding:
                 self._find_packed(*self._folding.pack(tokens), ids, missing)
-            elif _native.find_objects(*arrays, tokens, ids, missing) >= 0:
+            elif _native.find_objects(*arrays, tokens, ids, missing, self._file) >= 0:
                 self._resolve(ids)
             else:
                 self._find_packed(*pack_tokens(list(tokens)), ids, missing)
@@ -656,11 +662,18 @@ class Vocabulary:
         if self._is_cold:
             self._expect(len(ids))
         arrays = self._data, self._offsets, self._slots
-        _native.find_tokens(*arrays, wanted, offsets, ids, missing)
+        _native.find_tokens(*arrays, wanted, offsets, ids, missing, self._file)
         self._resolve(ids)
 
     def _expect(self, count: int) -> None:
-        """Have a file read as a whole where so many tokens would touch most of its pages."""
+        """Choose how a file is read for so many tokens more.
+
+        A few are read in pieces, as a touch may map megabytes. Many at once would touch most of its
+        pages, and have it read as a whole.
+        """
+        self._asked += count
+        if self._asked > _FEW:
+            self._file = None
         if count >= _MANY:
             advise(self._data, "all")
             self._is_cold = False

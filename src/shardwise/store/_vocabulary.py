@@ -94,7 +94,7 @@ def read_file(where: str, manifest: Manifest | None = None) -> Vocabulary:
         StoreError: it is broken.
         FileNotFoundError: there is no such file.
     """
-    tensors, metadata = map_file(where)
+    tensors, metadata, file = map_file(where)
     try:
         policy = _parse(metadata.get(_KEY))
         unknown = {} if policy is None else policy.pop("unknown")
@@ -120,7 +120,7 @@ def read_file(where: str, manifest: Manifest | None = None) -> Vocabulary:
             raise StoreError(
                 f"expected at most {manifest.shape[0]} tokens, one a row, got {len(vocabulary)}"
             )
-        vocabulary._is_cold = True
+        vocabulary._is_cold, vocabulary._file = True, file
         if token is not None:
             vocabulary._set_unknown(vocabulary.decode(token))
             if vocabulary.unknown_id != token:
