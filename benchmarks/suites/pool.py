@@ -142,8 +142,8 @@ def summed(
         Target(WEIGHTED, OURS, at_most=1.1),
     ]
     note = (
-        "Each library's rows lie where that library puts them. The ceiling reads the rows of the ids "
-        "and computes nothing."
+        "Each library's rows lie where that library puts them. The ceiling reads the rows of the "
+        "ids, and computes nothing."
     )
     return Case(title, contenders, OURS, targets, absent, note)
 
