@@ -7,39 +7,35 @@
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-template <int Level, size_t Lines> SHARDWISE_INLINE const std::byte *prefetch_lines(const std::byte *line) {
-#if defined(__GNUC__)
-    for (size_t k = 0; k < Lines; ++k) // unrolled
-        __builtin_prefetch(line + 64 * k, 0, Level);
-#endif
-    return line + 64 * Lines;
-}
-
 /// Every line that the first `bytes` of a row touch, at most 1024; `Bytes` is their number where it is known
 /// at compile time, else 0. `Level`: 3 asks for the first cache, 2 for the second. There is no loop over the
 /// lines: a processor looks some hundred instructions ahead, so with fewer of them a row more rows are on
 /// their way.
 template <int Level, size_t Bytes = 0> SHARDWISE_INLINE void prefetch(const std::byte *row, size_t bytes) {
+#if defined(__GNUC__)
     if constexpr (Bytes != 0) {
-        prefetch_lines<Level, (Bytes + 63) / 64>(row);
+        for (size_t at = 0; at < Bytes; at += 64) // unrolled
+            __builtin_prefetch(row + at, 0, Level);
     } else {
-        const size_t lines = (bytes + 63) / 64;
-        const std::byte *line = row;
-        if (lines & 16)
-            line = prefetch_lines<Level, 16>(line);
-        if (lines & 8)
-            line = prefetch_lines<Level, 8>(line);
-        if (lines & 4)
-            line = prefetch_lines<Level, 4>(line);
-        if (lines & 2)
-            line = prefetch_lines<Level, 2>(line);
-        if (lines & 1)
-            prefetch_lines<Level, 1>(line);
+        // clang-format off
+#define SHARDWISE_LINE(n) case n: __builtin_prefetch(row + 64 * (n - 1), 0, Level); [[fallthrough]];
+        switch ((bytes + 63) / 64) {
+            SHARDWISE_LINE(16) SHARDWISE_LINE(15) SHARDWISE_LINE(14) SHARDWISE_LINE(13)
+            SHARDWISE_LINE(12) SHARDWISE_LINE(11) SHARDWISE_LINE(10) SHARDWISE_LINE(9)
+            SHARDWISE_LINE(8) SHARDWISE_LINE(7) SHARDWISE_LINE(6) SHARDWISE_LINE(5)
+            SHARDWISE_LINE(4) SHARDWISE_LINE(3) SHARDWISE_LINE(2) SHARDWISE_LINE(1)
+        default: break;
+        }
+        // clang-format on
+#undef SHARDWISE_LINE
     }
     // The last byte: in one line more where the row does not begin with one. The smallest rows hardly ever
     // do.
     if constexpr (Bytes == 0 || Bytes >= 16)
-        prefetch_lines<Level, 1>(row + bytes - (bytes != 0 ? 1 : 0));
+        __builtin_prefetch(row + bytes - (bytes != 0 ? 1 : 0), 0, Level);
+#else
+    (void)row, (void)bytes;
+#endif
 }
 
 /// The id to read in place of one outside the table, for clamp, wrap and row.
