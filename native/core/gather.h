@@ -67,12 +67,10 @@ struct Id {
 };
 Id id_at(const void *ids, IdType type, std::size_t position);
 
-/// How a result goes to memory: small enough to stay in the caches; large; or large, and written past the
-/// caches.
-enum class Traffic : std::uint8_t { cached, large, stream };
+/// How a result goes to memory: through the caches, or past them where its rows allow that.
+enum class Traffic : std::uint8_t { cached, stream };
 
-/// One instruction level's kernel: ids [begin, end) of the task. Traffic::stream needs `out` and row_bytes to
-/// be multiples of 16, and rows that are only copied.
+/// One instruction level's kernel: ids [begin, end) of the task.
 using GatherKernel = std::size_t (*)(const Gather &task, std::size_t begin, std::size_t end, Traffic traffic);
 
 /// The kernel of a level, an index into `level_names` that is less than supported_levels().
