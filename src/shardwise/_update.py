@@ -140,7 +140,8 @@ def as_gradients(
     """
     array = gradients if isinstance(gradients, np.ndarray) else _as_array(gradients)
     array = as_rows(array, "gradients") if array.ndim else array
-    if array.dtype.kind != "f" and not is_small_float(array.dtype):
+    is_float = array.dtype.kind == "f" or is_small_float(array.dtype)
+    if not is_float or array.dtype.kind == "c":
         raise TableError(
             f"expected gradients of floating-point numbers, got {array.dtype} "
             f"of shape {array.shape}"
