@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardwise.initializers import Initializer, RowMaker
-    from shardwise.optimizers import Optimizer
+    from shardwise.optimizers import Optimizer, Slot
 
 
 Mode: TypeAlias = Literal["r", "r+", "c"]
@@ -33,6 +33,8 @@ class Files(Protocol):
     """What the store gives a table that is open for writing."""
 
     def write(self, rows: _native.Rows, ids: NDArray[np.int64], values: NDArray[Any]) -> None: ...
+    def train(self, training: Training, slots: Sequence[Slot], table: Table) -> Training: ...
+    def forget_state(self) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -688,7 +690,7 @@ class Table:
         slots = optimizer.slots()
         updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
         checked.run(updater, optimizer._rule(training.step + 1))
-        training.step += 1
+        training.counter += 1
 
     def _trained_by(self, optimizer: Optimizer) -> Training:
         """Return the state for this optimizer, made where it is not there."""
@@ -701,6 +703,8 @@ class Table:
                 f"{training.step} updates, got {type(optimizer).__name__}; call reset_optimizer() "
                 "to forget that state first"
             )
+        if self._files is not None:
+            training = self._training = self._files.train(training, optimizer.slots(), self)
         for slot in optimizer.slots():
             if slot.name not in training.state:
                 training.state[slot.name] = make_state(slot, self._shards, training.step)
@@ -724,6 +728,8 @@ class Table:
 
     def reset_optimizer(self) -> None:
         """Forget what an optimizer keeps of the rows: the next update is the first again."""
+        if self._training is not None and self._files is not None:
+            self._files.forget_state()
         self._training = None
 
     def prefetch(self, ids: Any) -> None:
@@ -769,7 +775,8 @@ class Table:
 
         Keys: `mode`, `shape`, `dtype`, `row_bytes`, `bytes`, `partition`, `shards` (for each:
         `rows`, `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB pages at
-        present), `threads` and `isa` (the instruction level that lookups use).
+        present), `optimizer` (None, or of what it keeps: `family`, `step` and `state`, the names),
+        `threads` and `isa` (the instruction level that lookups use).
         """
         row_bytes = int(np.prod(self._shape[1:], dtype=np.int64)) * self._dtype.itemsize
         shards = []
@@ -791,6 +798,7 @@ class Table:
             "bytes": len(self) * row_bytes,
             "partition": self._partition.to_json(),
             "shards": shards,
+            "optimizer": self._training and self._training.describe(),
             "threads": _native.num_threads(),
             "isa": _native.isa(),
         }

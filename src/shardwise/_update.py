@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Nonfinite: TypeAlias = Literal["error", "propagate"]
 
 _COMBINERS = ("sum", "mean", "sqrtn", "max")
-_TRAINED = ("float16", "bfloat16", "float32", "float64")
+TRAINED = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(eq=False)
@@ -34,18 +34,27 @@ class Training:
 
     Attributes:
         family: whose it is, such as "adam".
-        step: how many updates there were.
+        counter: int64[1], how many updates there were; of a table of files, in a file.
         state: by the names of slots, an array for each shard: of the shard's shape, or of shape
             (rows of the shard,).
     """
 
     family: str
-    step: int = 0
+    counter: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     state: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     _updater: tuple[tuple[str, ...], _native.Updater] | None = None
 
+    @property
+    def step(self) -> int:
+        """How many updates there were."""
+        return int(self.counter[0])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is, as a JSON object."""
+        return {"family": self.family, "step": self.step, "state": list(self.state)}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Training, (self.family, self.step, self.state)
+        return Training, (self.family, self.counter, self.state)
 
     def updater(
         self,
@@ -59,6 +68,15 @@ class Training:
         if self._updater is None or self._updater[0] != names:
             first = shards[0]
             row_bytes = math.prod(first.shape[1:]) * first.dtype.itemsize
+            for slot in slots:
+                array = self.state[slot.name][0]
+                dtype, tail = state_dtype(slot, first.dtype), first.shape[1:]
+                if array.dtype != dtype or array.shape[1:] != (() if slot.per_row else tail):
+                    raise TableError(
+                        f"expected {slot.name!r} of {dtype} beside rows of shape {tail}, got "
+                        f"{array.dtype} of shape {array.shape[1:]}; call reset_optimizer() to "
+                        "begin anew"
+                    )
             states: list[list[NDArray[Any]] | None] = [self.state[name] for name in names]
             made = _native.Updater(
                 partition._core, list(shards), first.dtype.name, row_bytes, states, mapped
@@ -74,9 +92,9 @@ def check_trained(dtype: np.dtype[Any]) -> None:
         TableError: they are no floating-point numbers of 16, 32 or 64 bits.
     """
     is_float = dtype.kind == "f" or is_small_float(dtype)
-    if not is_float or not dtype.isnative or dtype.name not in _TRAINED:
+    if not is_float or not dtype.isnative or dtype.name not in TRAINED:
         raise TableError(
-            f"expected rows of {', '.join(_TRAINED)} to train, got {dtype}; make a table of "
+            f"expected rows of {', '.join(TRAINED)} to train, got {dtype}; make a table of "
             "rows.astype(numpy.float32)"
         )
 

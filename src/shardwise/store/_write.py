@@ -24,6 +24,7 @@ from shardwise.store._deal import Dealer
 from shardwise.store._directory import commit, writing
 from shardwise.store._files import FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest
+from shardwise.store._state import Saved, saved_state, state_name, write_state
 from shardwise.store._vocabulary import token_id, write_file
 
 _MAX_SHARDS = 99_999
@@ -41,19 +42,21 @@ def write_table(
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Write a table, cut as it is, to the directory `path`; see `write_blocks`."""
+    """Write a table, cut as it is, and its optimizer's state to `path`; see `write_blocks`."""
+    stored = storable_dtype(table.dtype if dtype is None else dtype)
     rows = max(1, _BLOCK_BYTES // max(1, int(np.prod(table.shape[1:])) * table.dtype.itemsize))
     ids = (np.arange(a, min(a + rows, len(table))) for a in range(0, len(table), rows))
-    write_blocks(
+    _write(
         path,
         map(table.lookup, ids),
         shape=table.shape,
-        dtype=table.dtype if dtype is None else dtype,
+        stored=stored,
         partition=table.partition,
         vocabulary=vocabulary,
         overwrite=overwrite,
         metadata=metadata,
         progress=progress,
+        state=saved_state(table, stored, table.partition),
     )
 
 
@@ -92,7 +95,33 @@ def write_blocks(
         TableError: the blocks do not make a table of this shape.
         OptionError: `dtype` cannot hold the values, or there are more than 99,999 shards.
     """
-    stored = storable_dtype(dtype)
+    _write(
+        path,
+        blocks,
+        shape=shape,
+        stored=storable_dtype(dtype),
+        partition=partition,
+        vocabulary=vocabulary,
+        overwrite=overwrite,
+        metadata=metadata,
+        progress=progress,
+        state=None,
+    )
+
+
+def _write(
+    path: str | os.PathLike[str],
+    blocks: Iterable[NDArray[Any]],
+    *,
+    shape: tuple[int, ...],
+    stored: np.dtype[Any],
+    partition: Partition,
+    vocabulary: Vocabulary | None,
+    overwrite: bool,
+    metadata: Mapping[str, Any] | None,
+    progress: Callable[[int, int], object] | None,
+    state: Saved | None,
+) -> None:
     check_shards(partition)
     user = as_metadata(metadata)
     if partition.num_rows != shape[0]:
@@ -118,6 +147,7 @@ def write_blocks(
             unknown_id=token_id(vocabulary),
             metadata=user,
             progress=progress,
+            state=state,
         )
 
 
@@ -133,6 +163,7 @@ def fill(
     unknown_id: int | None,
     metadata: dict[str, Any],
     progress: Callable[[int, int], object] | None,
+    state: Saved | None,
 ) -> Manifest:
     """Write and commit a table in a directory that `writing` holds; return its manifest.
 
@@ -169,6 +200,11 @@ def fill(
         if done != shape[0]:
             raise TableError(f"expected blocks of {shape[0]} rows in all, got {done}")
         vocabulary = tokens and tokens(place, file_name("vocabulary", generation))
+        optimizer = None
+        if state is not None:
+            num = partition.num_shards
+            names = [file_name(state_name(k, num), generation) for k in range(num)]
+            optimizer = write_state(place, names, state, partition, release)
         syncing = stack.enter_context(ThreadPoolExecutor(_SYNCS))
         manifest = Manifest(
             shape=tuple(shape),
@@ -179,6 +215,7 @@ def fill(
             unknown_id=unknown_id,
             generation=generation,
             metadata=metadata,
+            optimizer=optimizer,
         )
     commit(place, manifest)
     return manifest
