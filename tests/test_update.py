@@ -847,6 +847,8 @@ def test_another_optimizer_is_refused_until_the_state_is_forgotten():
     assert (table.optimizer_step, table.optimizer_state) == (0, {})
     table.update([0], [[1.0, 1.0]], SGD())
     assert (table.optimizer_step, table.optimizer_state) == (1, {})
+    table.update([0], [[1.0, 1.0]], Adagrad())  # for SGD kept nothing
+    assert table.optimizer_step == 1
 
 
 def test_an_update_that_was_refused_leaves_the_choice_of_the_optimizer():

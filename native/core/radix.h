@@ -27,7 +27,7 @@ template <class T> T *radix_sort(T *data, T *spare, std::size_t count, unsigned 
     constexpr std::size_t thread_numbers = std::size_t{1} << 14;
     const std::size_t parts =
         std::clamp(count / thread_numbers, std::size_t{1}, static_cast<std::size_t>(num_threads()));
-    std::vector<std::size_t> places(parts * buckets);
+    std::vector<std::size_t> places(parts * passes * buckets);
     const auto start = [&](std::size_t part) { return count / parts * part + std::min(part, count % parts); };
     const auto each_part = [&](auto &&body) {
         parallel_for(parts, 1, [&](std::size_t from, std::size_t to) {
@@ -35,29 +35,39 @@ template <class T> T *radix_sort(T *data, T *spare, std::size_t count, unsigned 
                 body(part);
         });
     };
+    const auto bucket_of = [&](T number, unsigned shift) {
+        return static_cast<std::size_t>(number >> shift) & (buckets - 1);
+    };
+    const auto count_digits = [&](std::size_t part, unsigned pass, unsigned shift) {
+        std::size_t *const counts = places.data() + (pass * parts + part) * buckets;
+        for (std::size_t i = start(part); i < start(part + 1); ++i)
+            ++counts[bucket_of(data[i], shift)];
+    };
     for (unsigned pass = 0; pass < passes; ++pass, low += digit) {
-        const auto bucket_of = [&](T number) {
-            return static_cast<std::size_t>(number >> low) & (buckets - 1);
-        };
-        each_part([&](std::size_t part) {
-            std::size_t *const counts = places.data() + part * buckets;
-            std::fill_n(counts, buckets, 0);
-            for (std::size_t i = start(part); i < start(part + 1); ++i)
-                ++counts[bucket_of(data[i])];
-        });
+        if (parts == 1 && pass == 0 &&
+            passes == 2) { // both at once: the order in which they come does not matter
+            std::size_t *const first = places.data(), *const second = first + buckets;
+            for (std::size_t i = 0; i < count; ++i) {
+                ++first[bucket_of(data[i], low)];
+                ++second[bucket_of(data[i], low + digit)];
+            }
+        } else if (parts > 1 || passes != 2) {
+            each_part([&](std::size_t part) { count_digits(part, pass, low); });
+        }
+        std::size_t *const own = places.data() + pass * parts * buckets;
         std::size_t next = 0;
         for (std::size_t bucket = 0; bucket < buckets; ++bucket) {
             for (std::size_t part = 0; part < parts; ++part) {
-                std::size_t &place = places[part * buckets + bucket];
+                std::size_t &place = own[part * buckets + bucket];
                 const std::size_t found = place;
                 place = next;
                 next += found;
             }
         }
         each_part([&](std::size_t part) {
-            std::size_t *const to = places.data() + part * buckets;
+            std::size_t *const to = own + part * buckets;
             for (std::size_t i = start(part); i < start(part + 1); ++i)
-                spare[to[bucket_of(data[i])]++] = data[i];
+                spare[to[bucket_of(data[i], low)]++] = data[i];
         });
         std::swap(data, spare);
     }

@@ -80,22 +80,42 @@ template <class Entry> SHARDWISE_INLINE uint64_t payload_of(Entry entry, unsigne
     return static_cast<uint64_t>(entry & ((static_cast<Entry>(1) << bits) - 1));
 }
 
+/// Sums the entries [begin, end), which are followed by others up to `last`: `Count` chunks from a column on,
+/// kept in registers while the gradients go by.
+template <class T, class Entry, bool Max, bool Full, int Count>
+SHARDWISE_INLINE void add_tile(const Source<T> &source, const Entry *entries, size_t begin, size_t end,
+                               size_t last, unsigned bits, size_t column, size_t n, T *sum) {
+    constexpr size_t step = lanes<T>;
+    Chunk<T> totals[Count];
+    const auto first = payload_of(entries[begin], bits);
+    for (size_t k = 0; k < Count; ++k)
+        totals[k] = source.template part<Max, Full>(first, column + k * step, n);
+    for (size_t i = begin + 1; i < end; ++i) {
+        if (column == 0 && i + gradients_ahead < last)
+            ask(reinterpret_cast<const std::byte *>(
+                    source.row(payload_of(entries[i + gradients_ahead], bits))),
+                source.dim * sizeof(T));
+        const auto payload = payload_of(entries[i], bits);
+        for (size_t k = 0; k < Count; ++k)
+            totals[k] += source.template part<Max, Full>(payload, column + k * step, n);
+    }
+    for (size_t k = 0; k < Count; ++k)
+        write<Full>(sum + column + k * step, n, totals[k]);
+}
+
 /// Sums the entries [begin, end) into `sum`, in their order.
 template <class T, class Entry, bool Max>
-SHARDWISE_INLINE void add_up(const Source<T> &source, const Entry *entries, size_t begin, size_t end,
-                             size_t last, unsigned bits, T *sum) {
-    for_chunks<T>(source.dim, [&](auto full, size_t column, size_t n) {
-        constexpr bool Full = decltype(full)::value;
-        Chunk<T> total = source.template part<Max, Full>(payload_of(entries[begin], bits), column, n);
-        for (size_t i = begin + 1; i < end; ++i) {
-            if (column == 0 && i + gradients_ahead < last)
-                ask(reinterpret_cast<const std::byte *>(
-                        source.row(payload_of(entries[i + gradients_ahead], bits))),
-                    source.dim * sizeof(T));
-            total += source.template part<Max, Full>(payload_of(entries[i], bits), column, n);
-        }
-        write<Full>(sum + column, n, total);
-    });
+void add_up(const Source<T> &source, const Entry *entries, size_t begin, size_t end, size_t last,
+            unsigned bits, T *sum) {
+    constexpr size_t step = lanes<T>;
+    const size_t dim = source.dim;
+    size_t column = 0;
+    for (; column + 4 * step <= dim; column += 4 * step)
+        add_tile<T, Entry, Max, true, 4>(source, entries, begin, end, last, bits, column, step, sum);
+    for (; column + step <= dim; column += step)
+        add_tile<T, Entry, Max, true, 1>(source, entries, begin, end, last, bits, column, step, sum);
+    if (column < dim)
+        add_tile<T, Entry, Max, false, 1>(source, entries, begin, end, last, bits, column, dim - column, sum);
 }
 
 /// Scales a row's gradient down to the norm.

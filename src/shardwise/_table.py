@@ -695,7 +695,7 @@ class Table:
     def _trained_by(self, optimizer: Optimizer) -> Training:
         """Return the state for this optimizer, made where it is not there."""
         training = self._training
-        if training is None or training.step == 0:
+        if training is None or training.step == 0 or not training.state:
             training = self._training = Training(optimizer.family)
         elif training.family != optimizer.family:
             raise TableError(
