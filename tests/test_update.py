@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import json
 import pickle
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -876,3 +878,24 @@ def test_copies_keep_the_state(how):
         assert (
             whole(arrays, first.partition) != whole(second.optimizer_state[name], second.partition)
         ).any()
+
+
+# ---- TensorFlow's FTRL; tests/golden/make_training.py asked it ----
+
+FTRL = json.loads((Path(__file__).parent / "golden" / "training.json").read_text())
+
+
+@pytest.mark.parametrize("case", FTRL, ids=lambda case: "-".join(case["options"]))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ftrl_is_tensorflow_s(case, dtype):
+    expected = np.array(case["rows"])
+    rows = np.stack([np.cos(np.arange(3) + row) for row in range(11)]).astype(dtype)
+    table = Table.from_array(rows, shards=2)
+    optimizer = Ftrl(**case["options"])
+    for step in range(200):
+        ids = (step * 7 + np.arange(5)) % 11
+        gradients = np.sin(np.arange(15).reshape(5, 3) * 1.7 + step * 0.9)
+        rate = optimizer.learning_rate * (1 + step % 3)
+        table.update(ids, gradients, optimizer, learning_rate=rate)
+    bound = 1e-10 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(table.lookup(np.arange(11)), expected, rtol=0, atol=bound)

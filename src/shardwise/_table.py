@@ -695,14 +695,15 @@ class Table:
     def _trained_by(self, optimizer: Optimizer) -> Training:
         """Return the state for this optimizer, made where it is not there."""
         training = self._training
-        if training is None or training.step == 0 or not training.state:
-            training = self._training = Training(optimizer.family)
-        elif training.family != optimizer.family:
+        other = training is not None and training.family != optimizer.family
+        if training is not None and other and training.step and training.state:
             raise TableError(
                 f"expected an optimizer that goes on with the state of {training.family!r} after "
                 f"{training.step} updates, got {type(optimizer).__name__}; call reset_optimizer() "
                 "to forget that state first"
             )
+        if training is None or other:
+            training = self._training = Training(optimizer.family)
         if self._files is not None:
             training = self._training = self._files.train(training, optimizer.slots(), self)
         for slot in optimizer.slots():
