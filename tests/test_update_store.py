@@ -10,8 +10,10 @@ import time
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from shardwise import Partition, StoreError, Table, TableError, store
+from shardwise.cli import app
 from shardwise.optimizers import SGD, Adagrad, Adam, AdamW, Ftrl, RMSprop, RowwiseAdagrad
 from shardwise.store import _state
 
@@ -165,6 +167,31 @@ def test_a_table_that_is_closed_is_not_trained(tmp_path):
     assert state_of(table)[""].tobytes() == before[""].tobytes()
 
 
+@pytest.mark.parametrize("optimizer", [RowwiseAdagrad(0.1), Adam(0.01, corrected=True)])
+def test_pages_that_are_not_in_memory_are_read_ahead(tmp_path, optimizer):
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((50_000, 64)).astype(np.float32)
+    expected = Table.from_array(rows, shards=2, copy=True)
+    steps = [(rng.integers(0, 50_000, 20_000), rng.standard_normal((20_000, 64))) for _ in range(3)]
+    expected.save(tmp_path / "t")
+    train(expected, optimizer, steps)
+    for k, step in enumerate(steps):
+        for file in (tmp_path / "t").iterdir():  # the system forgets them, where it does
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with Table.open(tmp_path / "t", "r+") as table:
+            if k == 2:
+                table.prefetch(step[0])
+            train(table, optimizer, [step])
+    ids = np.arange(50_000)
+    with Table.open(tmp_path / "t") as table:
+        assert table.lookup(ids).tobytes() == expected.lookup(ids).tobytes()
+        for name, arrays in expected.optimizer_state.items():
+            for one, other in zip(arrays, table.optimizer_state[name], strict=True):
+                assert one.tobytes() == other.tobytes()
+
+
 def test_a_full_disk_is_an_error_before_anything_is_changed(tmp_path, monkeypatch):
     def full(descriptor, size):
         raise OSError(28, "No space left on device")
@@ -227,6 +254,16 @@ def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path):
     with Table.open(tmp_path / "t", "r+") as table:
         train(table, Adagrad(), batches(1))
     assert Table.open(tmp_path / "t").optimizer_step == 1
+
+
+def test_info_tells_the_optimizer(tmp_path):
+    table = fresh()
+    train(table, Adam(corrected=True), batches(3))
+    table.save(tmp_path / "t")
+    told = CliRunner().invoke(app, ["info", str(tmp_path / "t")]).stdout
+    assert "optimizer   adam, 3 updates: adam.exp_avg, adam.exp_avg_sq, adam.step\n" in told
+    told = json.loads(CliRunner().invoke(app, ["info", "--json", str(tmp_path / "t")]).stdout)
+    assert told["optimizer"]["step"] == 3
 
 
 # ---- files that are not what they should be ----

@@ -734,7 +734,9 @@ class Table:
         self._training = None
 
     def prefetch(self, ids: Any) -> None:
-        """Begin to read the rows of a coming lookup from the disk, and return at once.
+        """Begin to read the rows of a coming lookup or update from the disk, and return at once.
+
+        What an optimizer keeps of the rows is read, too, where the table is open with mode "r+".
 
         The pages are asked for on another thread, sorted as they lie in the files, as many as the
         system's memory bears: at most 1 GiB may wait. Ids outside the table are passed over, and a
@@ -747,6 +749,8 @@ class Table:
         ids = as_ids(ids)
         if self._mode is not None:
             self._rows.prefetch(ids)
+            if self._training is not None and self._mode == "r+":
+                self._training.prefetch(self._partition, ids)
 
     def flush(self) -> None:
         """Wait until everything that was written with mode "r+" is on the disk."""

@@ -49,6 +49,15 @@ class Training:
         """How many updates there were."""
         return int(self.counter[0])
 
+    def prefetch(self, partition: Partition, ids: NDArray[Any]) -> None:
+        """Begin to read the state of rows from the disk; see `Table.prefetch`."""
+        for arrays in self.state.values():
+            first = arrays[0]
+            tail, dtype = first.shape[1:], first.dtype
+            bytes_of = math.prod(tail) * dtype.itemsize
+            rows = _native.Rows(partition._core, arrays, dtype, tail, bytes_of, dtype.name, True)
+            rows.prefetch(ids)
+
     def describe(self) -> dict[str, Any]:
         """Return what it is, as a JSON object."""
         return {"family": self.family, "step": self.step, "state": list(self.state)}
