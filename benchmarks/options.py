@@ -7,6 +7,7 @@ SUITES = {
     "lookup": "rows by id: one table, shards, small calls, the memory's ceiling",
     "store": "files: text and binary vectors, opening, cold lookups, writes in place",
     "pool": "bags of rows: sums, weighted means, shards, sparse ids, real baskets",
+    "train": "bags, forward, backward and update: SGD, Adagrad, row-wise Adagrad, Adam",
     "words": "tokens: ids, vectors, nearest neighbours, analogies, counting a text",
 }
 

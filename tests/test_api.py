@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import shardwise
-from shardwise import formats, initializers, store
+from shardwise import formats, initializers, optimizers, store
 
 # When one of these lines changes, programs of other people may: say so in the changelog.
 API = """\
@@ -88,6 +88,8 @@ Table.lookup(ids: Any, *, out: NDArray[Any] | None = None, out_of_range: OutOfRa
     max_norm: float | None = None, dtype: Any = None) -> NDArray[Any]
 Table.mode: str
 Table.open(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Table
+Table.optimizer_state: dict[str, tuple[NDArray[Any], ...]]
+Table.optimizer_step: int
 Table.partition: Partition
 Table.pool(ids: Any, offsets: Any = None, *, weights: Any = None, combiner: Combiner = 'sum',
     include_last_offset: bool = False, max_norm: float | None = None, out_of_range: OutOfRange =
@@ -95,11 +97,21 @@ Table.pool(ids: Any, offsets: Any = None, *, weights: Any = None, combiner: Comb
     NDArray[Any] | None = None) -> NDArray[Any]
 Table.prefetch(ids: Any) -> None
 Table.quantize(row_format: str) -> Table
+Table.reset_optimizer() -> None
 Table.row_format: str
 Table.save(path: str | os.PathLike[str], *, overwrite: bool = False, metadata: Mapping[str, Any] |
     None = None) -> None
 Table.shape: tuple[int, ...]
 Table.shards: tuple[NDArray[Any], ...]
+Table.update(ids: Any, gradients: Any, optimizer: Optimizer, *, learning_rate: float | None = None,
+    out_of_range: OutOfRange = 'error', padding_id: int | None = None, frozen: slice |
+    NDArray[np.bool_] | None = None, nonfinite: Nonfinite = 'error', rounding_seed: int | None =
+    None) -> None
+Table.update_pool(ids: Any, offsets: Any, gradients: Any, optimizer: Optimizer, *, weights: Any =
+    None, combiner: Combiner = 'sum', include_last_offset: bool = False, learning_rate: float |
+    None = None, out_of_range: OutOfRange = 'error', padding_id: int | None = None, frozen: slice |
+    NDArray[np.bool_] | None = None, nonfinite: Nonfinite = 'error', rounding_seed: int | None =
+    None) -> None
 Table.write(ids: Any, rows: Any) -> None
 TableError(ShardwiseError, ValueError)
 TableExistsError(StoreError, FileExistsError)
@@ -239,11 +251,39 @@ initializers.truncated_normal(mean: float = 0.0, stddev: float = 0.05, *, seed: 
     Initializer
 initializers.uniform(low: float = -0.05, high: float = 0.05, *, seed: int = 0) -> Initializer
 initializers.zeros() -> Initializer
+optimizers.Adagrad(learning_rate: float = 0.01, *, learning_rate_decay: float = 0.0, weight_decay:
+    float = 0.0, initial_accumulator_value: float = 0.0, eps: float = 1e-10, clip_norm: float |
+    None = None)
+optimizers.Adagrad.slots() -> tuple[Slot, ...]
+optimizers.Adam(learning_rate: float = 0.001, *, betas: tuple[float, float] = (0.9, 0.999), eps:
+    float = 1e-08, weight_decay: float = 0.0, corrected: bool = False, clip_norm: float | None =
+    None)
+optimizers.Adam.slots() -> tuple[Slot, ...]
+optimizers.AdamW(learning_rate: float = 0.001, *, betas: tuple[float, float] = (0.9, 0.999), eps:
+    float = 1e-08, weight_decay: float = 0.01, corrected: bool = False, clip_norm: float | None =
+    None)
+optimizers.AdamW.slots() -> tuple[Slot, ...]
+optimizers.Ftrl(learning_rate: float = 0.001, *, initial_accumulator_value: float = 0.1, l1: float
+    = 0.0, l2: float = 0.0, l2_shrinkage: float = 0.0, beta: float = 0.0, clip_norm: float | None =
+    None)
+optimizers.Ftrl.slots() -> tuple[Slot, ...]
+optimizers.Optimizer(args, kwargs)
+optimizers.Optimizer.slots() -> tuple[Slot, ...]
+optimizers.RMSprop(learning_rate: float = 0.01, *, alpha: float = 0.99, eps: float = 1e-08,
+    weight_decay: float = 0.0, momentum: float = 0.0, clip_norm: float | None = None)
+optimizers.RMSprop.slots() -> tuple[Slot, ...]
+optimizers.RowwiseAdagrad(learning_rate: float = 0.01, *, weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0, eps: float = 1e-08, clip_norm: float | None = None)
+optimizers.RowwiseAdagrad.slots() -> tuple[Slot, ...]
+optimizers.SGD(learning_rate: float = 0.001, *, momentum: float = 0.0, nesterov: bool = False,
+    weight_decay: float = 0.0, clip_norm: float | None = None)
+optimizers.SGD.slots() -> tuple[Slot, ...]
+optimizers.Slot(name: str, per_row: bool = False, initial: float = 0.0, counts: bool = False)
 store.Checked(file: str, bytes: int, state: Literal['ok', 'damaged', 'missing', 'unknown',
     'updated'], expected: str | None, got: str | None, problem: str | None = None)
 store.Manifest(layout: Layout, partition: Partition, shards: tuple[DataFile, ...], vocabulary:
     DataFile | None = None, unknown_id: int | None = None, generation: int = 1, metadata: dict[str,
-    Any] = <factory>)
+    Any] = <factory>, optimizer: OptimizerFiles | None = None)
 store.Manifest.data_files() -> tuple[DataFile, ...]
 store.Manifest.dtype: str
 store.Manifest.files() -> set[str]
@@ -342,7 +382,7 @@ def describe(path, thing):
 
 
 def described():
-    for module in (shardwise, formats, initializers, store):
+    for module in (shardwise, formats, initializers, optimizers, store):
         prefix = module.__name__.removeprefix("shardwise").removeprefix(".")
         for name in names_of(module):
             if not (module is not shardwise and hasattr(shardwise, name)):
@@ -366,7 +406,7 @@ def test_version():
 
 
 def documented():
-    for module in (shardwise, formats, initializers, store):
+    for module in (shardwise, formats, initializers, optimizers, store):
         yield module.__name__, module
         for name in names_of(module):
             thing = getattr(module, name)

@@ -878,7 +878,8 @@ def test_names_do_not_lead_out_of_the_directory(victim, name):
         (("vocabulary",), [], "expected vocabulary to be an object or null"),
         (("vocabulary", "unknown_id"), 5, "expected unknown_id"),
         (("generation",), 10**300, "expected a generation"),
-        (("optimizer",), {"kind": "adam"}, "optimizer's state"),
+        (("optimizer",), {"kind": "adam"}, "optimizer to be an object with a family"),
+        (("optimizer",), {"family": "adam", "files": []}, "files of the optimizer's state"),
         (("metadata",), [], "metadata"),
     ],
 )

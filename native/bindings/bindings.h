@@ -41,5 +41,6 @@ void register_text(nanobind::module_ &m);
 void register_threads(nanobind::module_ &m);
 void register_token_counts(nanobind::module_ &m);
 void register_token_map(nanobind::module_ &m);
+void register_update(nanobind::module_ &m);
 
 } // namespace shardwise

@@ -30,4 +30,5 @@ NB_MODULE(_native, m) {
     shardwise::register_subwords(m);
     shardwise::register_fingerprint(m);
     shardwise::register_quantize(m);
+    shardwise::register_update(m);
 }

@@ -335,7 +335,7 @@ void run_pools(const std::vector<PoolTask *> &tasks) {
     pools.reserve(tasks.size());
     for (const PoolTask *const task : tasks)
         pools.push_back(task->pool);
-    Refused bad;
+    RefusedId bad;
     {
         const ReleasedGil free;
         bad = pool(pools);

@@ -1,5 +1,6 @@
 #include "bindings.h"
 
+#include <cstring>
 #include <vector>
 
 #include <nanobind/ndarray.h>
@@ -41,6 +42,19 @@ std::pair<nb::object, std::string> small_floats(const AnyArray &array) {
             name};
 }
 
+/// Zeros, which the system makes when a page is first touched, where it can.
+nb::object zeros(const std::vector<std::intptr_t> &shape, nb::handle dtype) {
+    bool fresh = false;
+    nb::object array = new_array(dtype, shape, {}, &fresh);
+    const auto bytes = nb::cast<std::size_t>(array.attr("nbytes"));
+#if defined(__unix__) || defined(__APPLE__)
+    if (fresh && bytes >= huge_page) // its pages are the system's own, and none was touched yet
+        return array;
+#endif
+    std::memset(array_data(array), 0, bytes);
+    return array;
+}
+
 } // namespace
 
 void register_memory(nb::module_ &m) {
@@ -51,6 +65,10 @@ void register_memory(nb::module_ &m) {
         nb::sig("def empty(shape: Sequence[int], dtype: numpy.dtype[typing.Any]) -> "
                 "numpy.typing.NDArray[typing.Any]"),
         "An uninitialized array; a large one lies in 2 MB pages.");
+    m.def("zeros", &zeros, "shape"_a, "dtype"_a,
+          nb::sig("def zeros(shape: Sequence[int], dtype: numpy.dtype[typing.Any]) -> "
+                  "numpy.typing.NDArray[typing.Any]"),
+          "An array of zeros; a large one lies in 2 MB pages, which are made when they are touched.");
     m.def("small_floats", &small_floats, "array"_a.noconvert(),
           nb::sig("def small_floats(array: object) -> tuple[numpy.typing.NDArray[typing.Any], str]"),
           "What DLPack offers as bfloat16 or float8: its bits as a read-only array of integers, and "

@@ -107,7 +107,7 @@ struct Bags {
 };
 
 /// Bags of several tasks, whose rows are in memory, on all threads.
-Refused run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) {
+RefusedId run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) {
     const auto threads = static_cast<double>(num_threads());
     double weight = 0; // in pieces that are worth a thread
     for (const Bags &some : wanted) {
@@ -142,7 +142,7 @@ Refused run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) {
 }
 
 /// While the bags of one window are combined, the rows of the next are on their way from the disk.
-Refused run_cold(std::span<const Pool> tasks, std::size_t index) {
+RefusedId run_cold(std::span<const Pool> tasks, std::size_t index) {
     const Pool &task = tasks[index];
     const std::size_t window = read_ahead_rows(task.rows.row_bytes);
     const auto end_of = [&](std::size_t bag) { // of a window that begins with it: one bag at least
@@ -162,7 +162,7 @@ Refused run_cold(std::span<const Pool> tasks, std::size_t index) {
     for (std::size_t begin = 0; begin < task.num_bags;) {
         const std::size_t next = end < task.num_bags ? end_of(end) : end;
         ask(end, next);
-        const Refused bad = run_all(tasks, {{index, begin, end}});
+        const RefusedId bad = run_all(tasks, {{index, begin, end}});
         if (bad.position != all_in_range)
             return bad;
         begin = end;
@@ -173,10 +173,10 @@ Refused run_cold(std::span<const Pool> tasks, std::size_t index) {
 
 } // namespace
 
-Refused pool(std::span<const Pool> tasks) {
+RefusedId pool(std::span<const Pool> tasks) {
     std::vector<Bags> warm;
-    Refused first;
-    const auto refuse = [&](const Refused &bad) {
+    RefusedId first;
+    const auto refuse = [&](const RefusedId &bad) {
         if (bad.position != all_in_range && (first.position == all_in_range || bad.task < first.task))
             first = bad;
     };

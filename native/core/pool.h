@@ -38,14 +38,14 @@ struct Pool {
 };
 
 /// The first id that is refused: of which task, and its position there.
-struct Refused {
+struct RefusedId {
     std::size_t task = 0;
     std::size_t position = all_in_range; // there is none
 };
 
 /// Does them all at once; after an id was refused, `out` of any of them is partly written. Sums are made in
 /// float32 (float64 for float64 rows), in the order of the ids.
-Refused pool(std::span<const Pool> tasks);
+RefusedId pool(std::span<const Pool> tasks);
 
 /// One instruction level's kernel: columns [first, last) of bags [begin, end). `first` is a multiple of 64.
 using PoolKernel = std::size_t (*)(const Pool &task, std::size_t begin, std::size_t end, std::size_t first,

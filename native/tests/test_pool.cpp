@@ -389,7 +389,7 @@ void several_tables() {
             const std::size_t last = bags[k].ids.size() - 1;
             const std::int64_t id = bags[k].ids[last];
             bags[k].ids[last] = 300;
-            const Refused refused = pool(tasks);
+            const RefusedId refused = pool(tasks);
             CHECK(refused.task == k && refused.position == last);
             bags[k].ids[last] = id;
         }

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from shardwise import initializers as initializers
+from shardwise import optimizers as optimizers
 from shardwise._bags import RaggedIds as RaggedIds
 from shardwise._bags import SparseIds as SparseIds
 from shardwise._errors import BagError as BagError

@@ -80,6 +80,11 @@ def initialize(distribution: str, a: float, b: float, seed: int, ids: Annotated[
 def empty(shape: Sequence[int], dtype: numpy.dtype[Any]) -> numpy.typing.NDArray[Any]:
     """An uninitialized array; a large one lies in 2 MB pages."""
 
+def zeros(shape: Sequence[int], dtype: numpy.dtype[Any]) -> numpy.typing.NDArray[Any]:
+    """
+    An array of zeros; a large one lies in 2 MB pages, which are made when they are touched.
+    """
+
 def small_floats(array: object) -> tuple[numpy.typing.NDArray[Any], str]:
     """
     What DLPack offers as bfloat16 or float8: its bits as a read-only array of integers, and ml_dtypes' name.
@@ -244,3 +249,21 @@ def quantize_rows(rows: Annotated[NDArray[numpy.uint16], dict(shape=(None, None)
 
 def dequantize_rows(packed: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), device='cpu', writable=False)], format: str, out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
     """The float32 values of int8 or int4 rows."""
+
+class RefusedUpdate(ValueError):
+    pass
+
+class Rule:
+    """How a gradient changes a row: an optimizer's numbers for one step."""
+
+    def __init__(self, *, kind: str, learning_rate: float, weight_decay: float = 0.0, shrink: float = 1.0, clip_norm: float = float('inf'), eps: float = 0.0, momentum: float = 0.0, nesterov: bool = False, beta1: float = 0.0, beta2: float = 0.0, eps_last: bool = False, corrected: bool = False, step: int = 1, l1: float = 0.0, l2: float = 0.0, l2_shrinkage: float = 0.0) -> None: ...
+
+class Updater:
+    """The rows of a table and an optimizer's state, to be written to."""
+
+    def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[Any]], format: str, row_bytes: int, states: list[list[numpy.typing.NDArray[Any]] | None], mapped: bool) -> None: ...
+
+    def update(self, *, ids: numpy.typing.NDArray[Any], offsets: numpy.typing.NDArray[numpy.int64] | None, weights: numpy.typing.NDArray[Any] | None, gradients: numpy.typing.NDArray[Any], rule: Rule, combiner: str, policy: str, stand_in: int, padding: int | None, skip_negative: bool, skip_weightless: bool, check_finite: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, frozen_range: tuple[int, int], seed: int | None) -> None:
+        """
+        Applies a gradient for each id, or with `offsets` one for each bag; all or nothing is changed where ids or gradients are refused.
+        """

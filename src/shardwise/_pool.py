@@ -95,12 +95,12 @@ def pool_task(
             f"got {layout.dtype}; make a table of rows.astype(numpy.float32)"
         )
     policy, stand_in = as_policy(out_of_range, num_rows)
-    padding = None if padding_id is None else _as_id("padding_id", padding_id)
+    padding = None if padding_id is None else as_id("padding_id", padding_id)
     if padding is not None and padding < 0 and bags.values.dtype.kind == "u":
         padding = None  # there is no such id
     empty_row = None
     if default_id is not None:
-        empty_row = _as_id("default_id", default_id)
+        empty_row = as_id("default_id", default_id)
         if not 0 <= empty_row < num_rows:
             raise IdOutOfRangeError(
                 f"expected default_id to be the id of one of {num_rows} rows, got {default_id}"
@@ -127,7 +127,7 @@ def pool_task(
     )
 
 
-def _as_id(name: str, value: object) -> int:
+def as_id(name: str, value: object) -> int:
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

@@ -19,11 +19,13 @@ from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
 from shardwise._output import check_out, given
 from shardwise._partition import Partition, as_partition, check_shard_sizes
 from shardwise._pool import Combiner, pool
+from shardwise._update import How, Nonfinite, Training, check_update, make_state, with_rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardwise.initializers import Initializer, RowMaker
+    from shardwise.optimizers import Optimizer, Slot
 
 
 Mode: TypeAlias = Literal["r", "r+", "c"]
@@ -33,6 +35,8 @@ class Files(Protocol):
     """What the store gives a table that is open for writing."""
 
     def write(self, rows: _native.Rows, ids: NDArray[np.int64], values: NDArray[Any]) -> None: ...
+    def train(self, training: Training, slots: Sequence[Slot], table: Table) -> Training: ...
+    def forget_state(self) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -68,6 +72,7 @@ class Table:
         "_rows",
         "_shape",
         "_shards",
+        "_training",
     )
 
     _dtype: np.dtype[Any]
@@ -78,6 +83,7 @@ class Table:
     _rows: _native.Rows
     _shape: tuple[int, ...]
     _shards: tuple[NDArray[Any], ...]
+    _training: Training | None
 
     def __init__(self) -> None:
         raise TypeError("use Table.from_array, Table.from_shards or Table.open to make a table")
@@ -189,6 +195,7 @@ class Table:
         self._shape = (partition.num_rows, *layout.row_shape)
         self._mode = mode
         self._files = files
+        self._training = None
         if files is not None:
             weakref.finalize(self, files.close)
         self._rows = _native.Rows(
@@ -395,7 +402,7 @@ class Table:
                 f"expected a table in memory to copy or pickle, got one of files (mode "
                 f"{self._mode!r}); pass its path, and open it again there: its pages are shared"
             )
-        return _remade, (self._shards, self._partition, self._layout)
+        return _remade, (self._shards, self._partition, self._layout, self._training)
 
     def __repr__(self) -> str:
         packed = f", row_format={self.row_format!r}" if self._layout.packed else ""
@@ -604,13 +611,7 @@ class Table:
         if ids.dtype == np.uint64 and (ids >= 1 << 63).any():
             position = int((ids >= 1 << 63).argmax())
             raise out_of_range_error(ids.shape, position, int(ids.flat[position]), len(self))
-        if self._files is None and not all(a.flags.writeable for a in self._shards):
-            advice = "make it of arrays that can be written"
-            if self._mode == "r":
-                advice = 'open it with Table.open(path, "r+"), or "c" for a private copy'
-            raise TableError(
-                f"expected a table that can be written to, got a read-only one; {advice}"
-            )
+        self._refuse_read_only()
         values = as_values(rows, ids.shape + self._shape[1:], self._dtype)
         if self._layout.packed:
             values = self._layout.pack(values.reshape(ids.size, *self._shape[1:]))
@@ -626,8 +627,207 @@ class Table:
         except _native.OutOfRangeId as error:
             raise self._out_of_range(ids, error) from None
 
+    def _refuse_read_only(self) -> None:
+        if self._files is None and not all(a.flags.writeable for a in self._shards):
+            advice = "make it of arrays that can be written"
+            if self._mode == "r":
+                advice = 'open it with Table.open(path, "r+"), or "c" for a private copy'
+            raise TableError(
+                f"expected a table that can be written to, got a read-only one; {advice}"
+            )
+
+    def update(
+        self,
+        ids: Any,
+        gradients: Any,
+        optimizer: Optimizer,
+        *,
+        learning_rate: float | None = None,
+        out_of_range: OutOfRange = "error",
+        padding_id: int | None = None,
+        frozen: slice | NDArray[np.bool_] | None = None,
+        nonfinite: Nonfinite = "error",
+        rounding_seed: int | None = None,
+    ) -> None:
+        """Change the rows of ids by their gradients: one step of an optimizer.
+
+        The gradients of one row are summed in the order of their positions, and the row and what
+        the optimizer keeps of it are changed in one visit, so the result is the same, bit for bit,
+        for every partition and number of threads. Sums are made, and rows computed, in float32
+        (float64 for float64 rows). Rows of other ids, and their state, stay as they are.
+
+        Args:
+            ids: integers of any dtype and shape; see `embedding_lookup`.
+            gradients: floating-point numbers of shape `ids.shape + table.shape[1:]`.
+            optimizer: a value of `shardwise.optimizers`. What it keeps of the rows is made at the
+                first update; see `optimizer_state`.
+            learning_rate: for this step, in place of the optimizer's.
+            out_of_range: whose row an id outside the table changes; see `lookup`. With "zeros", no
+                one's.
+            padding_id: ids equal to this one change nothing.
+            frozen: rows that stay as they are: a slice of ids, or a boolean for each row.
+            nonfinite: what NaN or infinity in a gradient does: "error", or "propagate" to the row.
+            rounding_seed: round rows of float16 or bfloat16 up or down by chance, with the
+                probabilities that make the mean exact: a function of this seed, the step, the id
+                and the column. Without it, to the nearest.
+
+        Raises:
+            IdOutOfRangeError: an id is outside the table.
+            IdTypeError: ids are not integers.
+            TableError: gradients of another shape or of no floating-point numbers, or a number in
+                them is not finite; rows that cannot be trained or written to; or the state is of
+                another optimizer.
+            OptionError: an option has a value that it cannot have.
+            StoreError: the table was closed.
+            OSError: the disk is full.
+
+        After an error no row and no state is changed. One thread at a time may update a table. With
+        mode "r+" a process that is killed leaves at most one row a thread half changed, and of its
+        last step some rows changed and some not: go on from a copy that was saved.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, optimizers
+            >>> table = Table.from_array(np.zeros((4, 2)))
+            >>> table.update([3, 0, 3], np.ones((3, 2)), optimizers.SGD(0.5))
+            >>> table.lookup([0, 1, 3])
+            array([[-0.5, -0.5],
+                   [ 0. ,  0. ],
+                   [-1. , -1. ]])
+        """
+        how = How(
+            out_of_range=out_of_range,
+            padding_id=padding_id,
+            frozen=frozen,
+            nonfinite=nonfinite,
+            rounding_seed=rounding_seed,
+        )
+        self._update(as_ids(ids), None, gradients, with_rate(optimizer, learning_rate), how)
+
+    def update_pool(
+        self,
+        ids: Any,
+        offsets: Any,
+        gradients: Any,
+        optimizer: Optimizer,
+        *,
+        weights: Any = None,
+        combiner: Combiner = "sum",
+        include_last_offset: bool = False,
+        learning_rate: float | None = None,
+        out_of_range: OutOfRange = "error",
+        padding_id: int | None = None,
+        frozen: slice | NDArray[np.bool_] | None = None,
+        nonfinite: Nonfinite = "error",
+        rounding_seed: int | None = None,
+    ) -> None:
+        """Change the rows of bags of ids by the gradients of what `pool` made of them.
+
+        It is `update` with the gradient of each bag given to all its ids: times the id's weight,
+        and divided as its combiner divides; for "max", each element goes to the row that had the
+        largest value, the first of equal ones, as the rows are now. An array of a gradient for each
+        id is never made.
+
+        Args:
+            ids: in any of the forms that `pool` takes.
+            offsets: as for `pool`; None where the ids need none.
+            gradients: floating-point numbers of the shape of `pool`'s result.
+            optimizer: see `update`, for it and all that is not said here.
+            weights: as for `pool`. They get no gradient here.
+            combiner: as for `pool`, and so is `include_last_offset`.
+            include_last_offset: see above.
+            learning_rate: see `update`.
+            out_of_range: see `update`.
+            padding_id: see `update`; as for `pool`, such an id is no part of its bag.
+            frozen: see `update`; a frozen row is a part of its bag.
+            nonfinite: see `update`.
+            rounding_seed: see `update`.
+
+        Raises:
+            BagError: ids, offsets and weights do not make bags.
+            IdOutOfRangeError: see `update`, for it and all other errors.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, optimizers
+            >>> table = Table.from_array(np.zeros((4, 1)))
+            >>> table.update_pool([0, 1, 2, 2], [0, 2], [[2.0], [4.0]], optimizers.SGD(1.0),
+            ...                   combiner="mean")
+            >>> table.lookup([0, 1, 2, 3]).ravel()
+            array([-1., -1., -4.,  0.])
+        """
+        bags = as_bags(ids, offsets, weights, include_last_offset=include_last_offset)
+        how = How(
+            combiner=combiner,
+            out_of_range=out_of_range,
+            padding_id=padding_id,
+            frozen=frozen,
+            nonfinite=nonfinite,
+            rounding_seed=rounding_seed,
+        )
+        self._update(bags.values, bags, gradients, with_rate(optimizer, learning_rate), how)
+
+    def _update(
+        self,
+        ids: NDArray[Any],
+        bags: Bags | None,
+        gradients: Any,
+        optimizer: Optimizer,
+        how: How,
+    ) -> None:
+        self._refuse_read_only()
+        checked = check_update(ids, bags, gradients, how, self._shape, self._shards)
+        training = self._trained_by(optimizer)
+        slots = optimizer.slots()
+        updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
+        checked.run(updater, optimizer._rule(training.step + 1))
+        training.counter += 1
+
+    def _trained_by(self, optimizer: Optimizer) -> Training:
+        """Return the state for this optimizer, made where it is not there."""
+        training = self._training
+        other = training is not None and training.family != optimizer.family
+        if training is not None and other and training.step and training.state:
+            raise TableError(
+                f"expected an optimizer that goes on with the state of {training.family!r} after "
+                f"{training.step} updates, got {type(optimizer).__name__}; call reset_optimizer() "
+                "to forget that state first"
+            )
+        if training is None or other:
+            training = self._training = Training(optimizer.family)
+        if self._files is not None:
+            training = self._training = self._files.train(training, optimizer.slots(), self)
+        for slot in optimizer.slots():
+            if slot.name not in training.state:
+                training.state[slot.name] = make_state(slot, self._shards, training.step)
+        return training
+
+    @property
+    def optimizer_state(self) -> dict[str, tuple[NDArray[Any], ...]]:
+        """What an optimizer keeps of the rows, by stable names such as "adam.exp_avg".
+
+        For each name, an array for each shard, of the shape of the shard or of shape (rows of the
+        shard,): the arrays themselves, which later updates change. Empty before the first update.
+        """
+        if self._training is None:
+            return {}
+        return {name: tuple(arrays) for name, arrays in self._training.state.items()}
+
+    @property
+    def optimizer_step(self) -> int:
+        """How many updates there were since the state was made."""
+        return 0 if self._training is None else self._training.step
+
+    def reset_optimizer(self) -> None:
+        """Forget what an optimizer keeps of the rows: the next update is the first again."""
+        if self._training is not None and self._files is not None:
+            self._files.forget_state()
+        self._training = None
+
     def prefetch(self, ids: Any) -> None:
-        """Begin to read the rows of a coming lookup from the disk, and return at once.
+        """Begin to read the rows of a coming lookup or update from the disk, and return at once.
+
+        What an optimizer keeps of the rows is read, too, where the table is open with mode "r+".
 
         The pages are asked for on another thread, sorted as they lie in the files, as many as the
         system's memory bears: at most 1 GiB may wait. Ids outside the table are passed over, and a
@@ -640,6 +840,8 @@ class Table:
         ids = as_ids(ids)
         if self._mode is not None:
             self._rows.prefetch(ids)
+            if self._training is not None and self._mode == "r+":
+                self._training.prefetch(self._partition, ids)
 
     def flush(self) -> None:
         """Wait until everything that was written with mode "r+" is on the disk."""
@@ -669,7 +871,8 @@ class Table:
 
         Keys: `mode`, `shape`, `dtype`, `row_format`, `row_bytes`, `bytes`, `partition`, `shards`
         (for each: `rows`, `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB
-        pages at present), `threads` and `isa` (the instruction level that lookups use).
+        pages at present), `optimizer` (None, or of what it keeps: `family`, `step` and `state`, the
+        names), `threads` and `isa` (the instruction level that lookups use).
         """
         row_bytes = self._layout.row_bytes
         shards = []
@@ -692,6 +895,7 @@ class Table:
             "bytes": len(self) * row_bytes,
             "partition": self._partition.to_json(),
             "shards": shards,
+            "optimizer": self._training and self._training.describe(),
             "threads": _native.num_threads(),
             "isa": _native.isa(),
         }
@@ -707,8 +911,12 @@ class Table:
         check_out(out, lead + self._shape[1:], dtype, (ids, *self._shards))
 
 
-def _remade(shards: Sequence[NDArray[Any]], partition: Partition, layout: Layout) -> Table:
-    return Table._make(shards, partition, layout=layout)
+def _remade(
+    shards: Sequence[NDArray[Any]], partition: Partition, layout: Layout, training: Training | None
+) -> Table:
+    table = Table._make(shards, partition, layout=layout)
+    table._training = training
+    return table
 
 
 def _cast(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -55,6 +55,10 @@ def info(
         ]
         if any(more):
             console.print(f"            {', '.join(filter(None, more))}")
+    if found["optimizer"] is not None:
+        kept = ", ".join(found["optimizer"]["state"]) or "no state"
+        steps = counted(found["optimizer"]["step"], "update")
+        console.print(f"optimizer   {found['optimizer']['family']}, {steps}: {kept}")
     console.print(f"kernels     {found['isa']}, {found['threads']} threads")
     if found["metadata"]:
         console.print(f"metadata    {json.dumps(found['metadata'])}")

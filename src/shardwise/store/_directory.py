@@ -18,7 +18,7 @@ from shardwise.store._manifest import NAME, Manifest, read_manifest
 
 _MARK = ".shardwise-writing"  # here while a table is written, or after its writer was killed
 _OURS = re.compile(
-    r"(weight-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json(\.\d+)?\.new"
+    r"((weight|optimizer)-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json(\.\d+)?\.new"
 )
 
 # What a file system says that does not know how to lock a file, or to sync a directory.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,15 @@ from numpy.typing import NDArray
 from shardwise import _native
 from shardwise._errors import StoreError
 from shardwise._safetensors import open_file, read_header
-from shardwise.store._directory import hold
+from shardwise._update import Training, state_dtype
+from shardwise.store._directory import commit, hold
 from shardwise.store._manifest import Manifest, read_manifest
+from shardwise.store._state import make_state_files, map_state, state_name, take_room
 from shardwise.store._verify import forget_checksums
+
+if TYPE_CHECKING:
+    from shardwise._table import Table
+    from shardwise.optimizers import Slot
 
 
 class InPlace:
@@ -36,6 +44,7 @@ class InPlace:
         self._lock = threading.RLock()
         self._held = ExitStack()
         self._files: list[tuple[int, int]] = []
+        self._has_room = False
         _OPEN.add(self)
         self._held.enter_context(hold(path))
         try:
@@ -54,26 +63,102 @@ class InPlace:
             tensor = read_header(path, file, size).get("weight")
         self._files.append((descriptor, 0 if tensor is None else tensor.begin))
 
+    def begin(self) -> None:
+        """Make ready for changes: from here on, no checksum of what changes is known.
+
+        Raises:
+            StoreError: the table was closed, or was replaced.
+        """
+        if not self._files:
+            raise StoreError(
+                f"expected a table that is open for writing, got one that was closed; open "
+                f'{self._path} again with Table.open(path, "r+")'
+            )
+        known = [k for k, shard in enumerate(self.manifest.shards) if shard.xxh128 is not None]
+        if os.getpid() != self._process:  # a child's parent may let others write by now
+            known = list(range(len(self.manifest.shards)))
+        if known:  # before the first change: a checksum is never wrong, whenever we are killed
+            self.manifest = forget_checksums(self._path, self.manifest, known)
+
     def write(self, rows: _native.Rows, ids: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Write the rows of ids to the files; whoever has the table open sees them."""
         with self._lock:
-            if not self._files:
-                raise StoreError(
-                    f"expected a table that is open for writing, got one that was closed; open "
-                    f'{self._path} again with Table.open(path, "r+")'
-                )
-            known = [k for k, shard in enumerate(self.manifest.shards) if shard.xxh128 is not None]
-            if os.getpid() != self._process:  # a child's parent may let others write by now
-                known = list(range(len(self.manifest.shards)))
-            if known:  # before the first change: a checksum is never wrong, whenever we are killed
-                self.manifest = forget_checksums(self._path, self.manifest, known)
+            self.begin()
             rows.write_files(ids, values, self._files)
+
+    def train(self, training: Training, slots: Sequence[Slot], table: Table) -> Training:
+        """Make ready for an update that needs these slots; return the state, which may be new.
+
+        Rows and state are written to by plain stores to the map, which must not meet a full disk:
+        all room that the files need is taken first.
+
+        Raises:
+            OSError: the disk is full.
+            StoreError: the table was closed, or was replaced.
+        """
+        with self._lock:
+            self.begin()
+            if not self._has_room:
+                for descriptor, _ in self._files:
+                    take_room(descriptor, os.fstat(descriptor).st_size)
+                self._has_room = True
+            optimizer = self.manifest.optimizer
+            if optimizer is None or any(slot.name not in training.state for slot in slots):
+                training = self._make_state(training, slots, table)
+            elif any(file.xxh128 is not None for file in optimizer.files):
+                self.manifest = forget_checksums(self._path, self.manifest, (), state=True)
+            return training
+
+    def _make_state(self, training: Training, slots: Sequence[Slot], table: Table) -> Training:
+        """Put files of the state with these slots in the place of those that there are."""
+        old = self.manifest
+        generation = old.generation + 1
+        shards = old.partition.num_shards
+        names = [f"{state_name(k, shards)}.{generation}.safetensors" for k in range(shards)]
+        for name in names:  # a killed writer's
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._path, name))
+        fresh = [slot for slot in slots if slot.name not in training.state]
+        dtypes = [state_dtype(slot, table.dtype) for slot in fresh]
+        try:
+            files = make_state_files(
+                self._path, names, training, fresh, dtypes, old.shape, old.partition
+            )
+            self._commit(replace(old, generation=generation, optimizer=files))
+        except BaseException:
+            for name in names:
+                with suppress(OSError):
+                    os.unlink(os.path.join(self._path, name))
+            raise
+        made = map_state(self._path, self.manifest, "r+")
+        assert made is not None
+        return made
+
+    def forget_state(self) -> None:
+        """Remove the optimizer's state."""
+        with self._lock:
+            self.begin()
+            if self.manifest.optimizer is not None:
+                generation = self.manifest.generation + 1
+                self._commit(replace(self.manifest, generation=generation, optimizer=None))
+
+    def _commit(self, manifest: Manifest) -> None:
+        """Change the manifest, and remove the files of the old state; who has them keeps them."""
+        old = self.manifest.optimizer
+        commit(self._path, manifest)
+        self.manifest = manifest
+        for file in () if old is None else old.files:
+            os.unlink(os.path.join(self._path, file.file))
 
     def flush(self) -> None:
         """Wait until everything written is on the disk."""
         with self._lock:
             for descriptor, _ in self._files:
                 os.fsync(descriptor)
+            optimizer = self.manifest.optimizer if self._files else None
+            for file in () if optimizer is None else optimizer.files:
+                with open(os.path.join(self._path, file.file), "rb") as opened:
+                    os.fsync(opened.fileno())
 
     def close(self) -> None:
         """Let others write."""

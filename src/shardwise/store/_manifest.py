@@ -43,6 +43,19 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class OptimizerFiles:
+    """Where an optimizer's state lies.
+
+    Attributes:
+        family: whose it is, such as "adam".
+        files: one for each shard.
+    """
+
+    family: str
+    files: tuple[DataFile, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a table directory holds; `to_json` is the content of `shardwise.json`.
 
@@ -54,6 +67,7 @@ class Manifest:
         unknown_id: the id that stands for tokens outside the vocabulary, or None.
         generation: counts how often the table was written in this directory.
         metadata: the user's own.
+        optimizer: the state of training, or None.
     """
 
     layout: Layout
@@ -63,6 +77,7 @@ class Manifest:
     unknown_id: int | None = None
     generation: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerFiles | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,8 +95,9 @@ class Manifest:
         return self.layout.name
 
     def data_files(self) -> tuple[DataFile, ...]:
-        """All data files: the shards', then the vocabulary's."""
-        return (*self.shards, self.vocabulary) if self.vocabulary else self.shards
+        """All data files: the shards', then the vocabulary's, then the optimizer's."""
+        vocabulary = (self.vocabulary,) if self.vocabulary else ()
+        return (*self.shards, *vocabulary, *(self.optimizer.files if self.optimizer else ()))
 
     def files(self) -> set[str]:
         """The names of all data files."""
@@ -90,10 +106,17 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as text."""
         sizes = self.partition.shard_sizes
-        shards = [
-            {"file": s.file, "rows": n, "bytes": s.bytes, "xxh128": s.xxh128}
-            for s, n in zip(self.shards, sizes, strict=True)
-        ]
+
+        def described(files: tuple[DataFile, ...]) -> list[dict[str, Any]]:
+            return [
+                {"file": s.file, "rows": n, "bytes": s.bytes, "xxh128": s.xxh128}
+                for s, n in zip(files, sizes, strict=True)
+            ]
+
+        optimizer = None
+        if self.optimizer is not None:
+            files = described(self.optimizer.files)
+            optimizer = {"family": self.optimizer.family, "files": files}
         vocabulary = self.vocabulary and {**vars(self.vocabulary), "unknown_id": self.unknown_id}
         content = {
             "format": "shardwise",
@@ -103,9 +126,9 @@ class Manifest:
             "dtype": self.dtype,
             "row_format": self.row_format,
             "partition": self.partition.to_json(),
-            "shards": shards,
+            "shards": described(self.shards),
             "vocabulary": vocabulary,
-            "optimizer": None,
+            "optimizer": optimizer,
             "metadata": self.metadata,
         }
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -193,20 +216,44 @@ def _parse(content: dict[str, Any]) -> Manifest:
         if unknown_id is not None and not (type(unknown_id) is int and 0 <= unknown_id < shape[0]):
             raise ValueError(f"expected unknown_id to be a row or null, got {unknown_id!r:.80}")
         vocabulary = _data_file(vocabulary)
-    names = [entry.file for entry in (*shards, *([vocabulary] if vocabulary else []))]
-    if len(set(names)) != len(names):
-        raise ValueError("expected a file of its own for each shard and the vocabulary")
-    if content.get("optimizer") is not None:
-        raise ValueError(
-            "it holds an optimizer's state, which this version of shardwise cannot read"
-        )
+    optimizer = _optimizer(content.get("optimizer"), partition)
     generation = content.get("generation")
     if type(generation) is not int or not 1 <= generation < _LIMIT:
         raise ValueError(f"expected a generation from 1, got {generation!r:.80}")
     metadata = content.get("metadata", {})
     if not isinstance(metadata, dict):
         raise ValueError("expected metadata to be an object")
-    return Manifest(layout, partition, shards, vocabulary, unknown_id, generation, metadata)
+    manifest = Manifest(
+        layout,
+        partition,
+        shards,
+        vocabulary,
+        unknown_id,
+        generation,
+        metadata,
+        optimizer,
+    )
+    if len(manifest.files()) != len(manifest.data_files()):
+        raise ValueError("expected a file of its own for each shard, the vocabulary and the state")
+    return manifest
+
+
+def _optimizer(entry: Any, partition: Partition) -> OptimizerFiles | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("family"), str):
+        raise ValueError(f"expected optimizer to be an object with a family, got {entry!r:.80}")
+    files = entry["files"]
+    if not isinstance(files, list) or len(files) != partition.num_shards:
+        raise ValueError(f"expected {partition.num_shards} files of the optimizer's state")
+    found = tuple(_data_file(file) for file in files)
+    for file, one, rows in zip(files, found, partition.shard_sizes, strict=True):
+        if file.get("rows") != rows:
+            raise ValueError(
+                f"expected {one.file} to hold the state of {rows} rows, "
+                f"got {file.get('rows')!r:.40}"
+            )
+    return OptimizerFiles(entry["family"], found)
 
 
 def _data_file(entry: Any) -> DataFile:

@@ -12,6 +12,7 @@ from shardwise._table import Mode, Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.store._in_place import InPlace
 from shardwise.store._manifest import Manifest, read_manifest
+from shardwise.store._state import map_state
 from shardwise.store._verify import check
 from shardwise.store._vocabulary import missing_file, read_file, sized
 
@@ -89,6 +90,7 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
             )
         shards.append(weight)
     table = Table._make(shards, manifest.partition, layout=layout, mode=mode, files=files)
+    table._training = map_state(path, manifest, mode)
     return Stored(table, _vocabulary(path, manifest), manifest)
 
 

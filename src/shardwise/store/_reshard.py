@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from shardwise.store._directory import writing
 from shardwise.store._files import Bytes, FileReader, FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest, read_manifest
 from shardwise.store._open import open_table
+from shardwise.store._state import Saved, saved_state
+from shardwise.store._verify import check
 from shardwise.store._write import as_metadata, as_stored, check_shards, fill, stored_layout
 
 _BLOCK_BYTES = 16 << 20  # of which there are a few at once: read, put in order, dealt out
@@ -98,6 +101,7 @@ def reshard(
             unknown_id=manifest.unknown_id,
             metadata=manifest.metadata if user is None else user,
             progress=progress,
+            state=opened.state(_layout(manifest, dtype), _cut(manifest, shards, partition)),
         )
 
 
@@ -138,7 +142,7 @@ class _Source:
         self._path = path
         self._readers: list[FileReader] = []
         self.manifest = self._open()
-        self._entries = self.manifest.data_files()
+        self._entries = self._read_entries(self.manifest)
         self._ends = ends(self.manifest.partition)
         self._row_bytes = self.manifest.layout.row_bytes
         self._hashes = [xxhash.xxh3_128() for _ in self._readers]
@@ -146,8 +150,9 @@ class _Source:
 
     def _open(self) -> Manifest:
         for _ in range(16):
-            manifest = open_table(self._path).manifest  # which checks what the files say
-            entries = manifest.data_files()
+            stored = open_table(self._path)  # which checks what the files say
+            manifest, self._table = stored.manifest, stored.table
+            entries = self._read_entries(manifest)
             release = is_large(sum(entry.bytes for entry in entries))
             try:
                 for entry in entries:
@@ -156,6 +161,16 @@ class _Source:
             except FileNotFoundError:  # it was replaced meanwhile
                 self.close()
         raise StoreError(f"the table at {self._path} is replaced again and again")
+
+    @staticmethod
+    def _read_entries(manifest: Manifest) -> tuple[DataFile, ...]:
+        return replace(manifest, optimizer=None).data_files()
+
+    def state(self, layout: Layout, cut: Partition) -> Saved | None:
+        """Return the optimizer's state for the new shards, once its checksums are right."""
+        if self.manifest.optimizer is not None:
+            check(self._path, replace(self.manifest, shards=(), vocabulary=None))
+        return saved_state(self._table, layout, cut)
 
     def close(self) -> None:
         for reader in self._readers:

@@ -66,7 +66,7 @@ def verify_table(
         progress: called with (bytes done, bytes in all).
 
     Returns:
-        One entry for each file: the shards', then the vocabulary's.
+        One entry for each file: the shards', then the vocabulary's, then the optimizer's.
 
     Raises:
         TableNotFoundError: there is no table.
@@ -138,14 +138,15 @@ def check(path: str, manifest: Manifest) -> None:
 
 def _check_vocabulary(path: str, manifest: Manifest, found: list[Checked]) -> list[Checked]:
     """Compare what the vocabulary's file says with the manifest, once its bytes are right."""
-    if manifest.vocabulary is None or found[-1].state not in ("ok", "unknown"):
+    at = len(manifest.shards)
+    if manifest.vocabulary is None or found[at].state not in ("ok", "unknown"):
         return found
     try:
         read_file(os.path.join(path, manifest.vocabulary.file), manifest)
     except FileNotFoundError:  # the table was replaced just now: what was read was right
         return found
     except StoreError as error:
-        return [*found[:-1], replace(found[-1], state="damaged", problem=str(error))]
+        found[at] = replace(found[at], state="damaged", problem=str(error))
     return found
 
 
@@ -169,8 +170,12 @@ def _settle(path: str, manifest: Manifest, found: list[Checked]) -> list[Checked
     ]
 
 
-def forget_checksums(path: str, manifest: Manifest, shards: Iterable[int]) -> Manifest:
+def forget_checksums(
+    path: str, manifest: Manifest, shards: Iterable[int], *, state: bool = False
+) -> Manifest:
     """Say in the manifest that the checksums of these shards are not known; return it.
+
+    With `state`, nor are those of the optimizer's state.
 
     To be called, and to come back, before the first byte of them is changed in place, by the one
     who holds the directory as its writer. Others may then tell change from damage.
@@ -178,8 +183,10 @@ def forget_checksums(path: str, manifest: Manifest, shards: Iterable[int]) -> Ma
     Raises:
         StoreError: the table was replaced since `manifest` was read.
     """
-    wanted = set(shards)
-    return _restate(path, manifest, {manifest.shards[k].file: None for k in wanted})
+    changed = [manifest.shards[k] for k in set(shards)]
+    if state and manifest.optimizer is not None:
+        changed += manifest.optimizer.files
+    return _restate(path, manifest, {entry.file: None for entry in changed})
 
 
 def _restate(path: str, manifest: Manifest, digests: dict[str, str | None]) -> Manifest:
@@ -198,6 +205,8 @@ def _restate(path: str, manifest: Manifest, digests: dict[str, str | None]) -> M
         now,
         shards=tuple(map(restated, now.shards)),
         vocabulary=now.vocabulary and restated(now.vocabulary),
+        optimizer=now.optimizer
+        and replace(now.optimizer, files=tuple(map(restated, now.optimizer.files))),
     )
     if changed != now:
         commit(path, changed)

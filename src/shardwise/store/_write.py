@@ -24,6 +24,7 @@ from shardwise.store._deal import Dealer
 from shardwise.store._directory import commit, writing
 from shardwise.store._files import FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest
+from shardwise.store._state import Saved, saved_state, state_name, write_state
 from shardwise.store._vocabulary import token_id, write_file
 
 _MAX_SHARDS = 99_999
@@ -41,25 +42,30 @@ def write_table(
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Write a table, cut as it is, to the directory `path`; see `write_blocks`.
+    """Write a table, cut as it is, and its optimizer's state to `path`; see `write_blocks`.
 
     `dtype` may be "int8" or "int4", to pack rows of floats; the rows stay as they are by default.
     """
-    layout = table._layout if dtype is None else stored_layout(dtype, table.shape[1:], table.dtype)
-    source = table if dtype is not None else table._stored()  # packed rows go as they are
+    layout, source = table._layout, table
+    if dtype is None and layout.packed:
+        source = table._stored()  # the bytes go as they are
+    else:
+        layout = stored_layout(
+            table.dtype if dtype is None else dtype, table.shape[1:], table.dtype
+        )
     rows = max(1, _BLOCK_BYTES // max(1, table._layout.row_bytes))
     ids = (np.arange(a, min(a + rows, len(table))) for a in range(0, len(table), rows))
-    write_blocks(
+    _write(
         path,
         map(source.lookup, ids),
         shape=table.shape,
-        dtype=layout.dtype,
-        row_format=layout.packed_name,
+        layout=layout,
         partition=table.partition,
         vocabulary=vocabulary,
         overwrite=overwrite,
         metadata=metadata,
         progress=progress,
+        state=saved_state(table, layout, table.partition),
     )
 
 
@@ -103,6 +109,33 @@ def write_blocks(
     layout = Layout(tuple(shape[1:]), storable_dtype(dtype))
     if row_format is not None:
         layout = packed_layout(row_format, shape[1:])
+    _write(
+        path,
+        blocks,
+        shape=shape,
+        layout=layout,
+        partition=partition,
+        vocabulary=vocabulary,
+        overwrite=overwrite,
+        metadata=metadata,
+        progress=progress,
+        state=None,
+    )
+
+
+def _write(
+    path: str | os.PathLike[str],
+    blocks: Iterable[NDArray[Any]],
+    *,
+    shape: tuple[int, ...],
+    layout: Layout,
+    partition: Partition,
+    vocabulary: Vocabulary | None,
+    overwrite: bool,
+    metadata: Mapping[str, Any] | None,
+    progress: Callable[[int, int], object] | None,
+    state: Saved | None,
+) -> None:
     check_shards(partition)
     user = as_metadata(metadata)
     if partition.num_rows != shape[0]:
@@ -127,6 +160,7 @@ def write_blocks(
             unknown_id=token_id(vocabulary),
             metadata=user,
             progress=progress,
+            state=state,
         )
 
 
@@ -141,6 +175,7 @@ def fill(
     unknown_id: int | None,
     metadata: dict[str, Any],
     progress: Callable[[int, int], object] | None,
+    state: Saved | None,
 ) -> Manifest:
     """Write and commit a table in a directory that `writing` holds; return its manifest.
 
@@ -178,6 +213,11 @@ def fill(
         if done != count:
             raise TableError(f"expected blocks of {count} rows in all, got {done}")
         vocabulary = tokens and tokens(place, file_name("vocabulary", generation))
+        optimizer = None
+        if state is not None:
+            num = partition.num_shards
+            names = [file_name(state_name(k, num), generation) for k in range(num)]
+            optimizer = write_state(place, names, state, partition, release)
         syncing = stack.enter_context(ThreadPoolExecutor(_SYNCS))
         manifest = Manifest(
             layout=layout,
@@ -187,6 +227,7 @@ def fill(
             unknown_id=unknown_id,
             generation=generation,
             metadata=metadata,
+            optimizer=optimizer,
         )
     commit(place, manifest)
     return manifest
