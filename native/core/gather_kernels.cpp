@@ -73,17 +73,10 @@ SHARDWISE_INLINE void copy_row(std::byte *to, const std::byte *from, size_t byte
     }
 }
 
-// A writer takes the rows of a step one by one, to `place(out)`, and is told when all are there.
-
-struct Direct {
-    SHARDWISE_INLINE std::byte *place(std::byte *out) { return out; }
-    SHARDWISE_INLINE void done(std::byte *, size_t) {}
-};
-
 /// `Bytes`: a size that is known at compile time becomes the widest moves that the level has; else 0.
-template <size_t Bytes> struct Copy : Direct {
+template <size_t Bytes> struct Copy {
     static constexpr size_t size = Bytes;
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         if constexpr (Bytes != 0)
             memcpy(to, from, Bytes);
         else
@@ -113,9 +106,9 @@ SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
 // What is written past the caches:
 
 /// Rows of whole lines. `Bytes` as for Copy.
-template <size_t Bytes> struct StreamLines : Direct {
+template <size_t Bytes> struct StreamLines {
     static constexpr size_t size = Bytes;
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         for (size_t at = 0; at < (Bytes != 0 ? Bytes : bytes); at += 64)
             stream64(to + at, from + at);
     }
@@ -123,9 +116,9 @@ template <size_t Bytes> struct StreamLines : Direct {
 
 /// Rows of a multiple of 16 bytes, to a multiple of 16: they follow each other, so the lines that two of them
 /// share are filled too before they leave.
-struct StreamParts : Direct {
+struct StreamParts {
     static constexpr size_t size = 0;
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         size_t at = 0;
         for (; at < bytes && (reinterpret_cast<uintptr_t>(to) + at) % 64 != 0; at += 16)
             stream16(to + at, from + at);
@@ -133,27 +126,6 @@ struct StreamParts : Direct {
             stream64(to + at, from + at);
         for (; at < bytes; at += 16)
             stream16(to + at, from + at);
-    }
-};
-
-/// Rows of any size up to `most_bytes`, to any place: collected in the first cache, whose whole lines are
-/// streamed. 0.6 of the time of plain stores for rows of 200 bytes; for rows of 400, which can do without,
-/// StreamParts takes 0.93 of its time.
-struct StreamCollected {
-    static constexpr size_t size = 0;
-    static constexpr size_t most_bytes = 1024;
-    alignas(64) std::byte rows[step * most_bytes];
-    SHARDWISE_INLINE std::byte *place(std::byte *) { return rows; }
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
-        copy_row(to, from, bytes);
-    }
-    SHARDWISE_INLINE void done(std::byte *out, size_t bytes) {
-        size_t at = (0 - reinterpret_cast<uintptr_t>(out)) % 64;
-        at = at < bytes ? at : bytes;
-        memcpy(out, rows, at);
-        for (; at + 64 <= bytes; at += 64)
-            stream64(out + at, rows + at);
-        memcpy(out + at, rows + at, bytes - at);
     }
 };
 #endif
@@ -184,13 +156,13 @@ void clip_rows(const Gather &task, std::byte *rows, size_t count) {
 
 // ---- the pass ----
 
-template <class Writer> size_t run(const Gather &task, size_t begin, size_t end) {
+template <class Copier> size_t run(const Gather &task, size_t begin, size_t end) {
     const Resolve<NoSkip> find = choose_resolve<NoSkip>(task);
     const size_t bytes = task.row_bytes;
     const size_t asked = bytes < prefetch_bytes ? bytes : prefetch_bytes;
     const size_t fitting = ahead_bytes / (asked != 0 ? asked : 1);
     const size_t ahead = fitting < most_ahead ? fitting : most_ahead;
-    Writer writer;
+    const Copier copy;
     const std::byte *ring[ring_size];
     size_t known = begin; // rows before it are resolved
     size_t stop = end;    // the first id that has no row, once it is met
@@ -208,20 +180,18 @@ template <class Writer> size_t run(const Gather &task, size_t begin, size_t end)
     };
     resolve_to(begin + ahead);
     for (size_t i = begin; i < known; ++i)
-        prefetch<3, Writer::size>(ring[i % ring_size], asked);
+        prefetch<3, Copier::size>(ring[i % ring_size], asked);
     for (size_t at = begin; at < stop;) {
         resolve_to(at + ahead + step);
         const size_t next = at + step < stop ? at + step : stop;
-        std::byte *const out = task.out + at * bytes;
-        const size_t count = next - at;
-        for (std::byte *to = writer.place(out); at < next; ++at, to += bytes) {
+        const size_t first = at;
+        for (; at < next; ++at) {
             if (at + ahead < known)
-                prefetch<3, Writer::size>(ring[(at + ahead) % ring_size], asked);
-            writer.row(to, ring[at % ring_size], bytes);
+                prefetch<3, Copier::size>(ring[(at + ahead) % ring_size], asked);
+            copy(task.out + at * bytes, ring[at % ring_size], bytes);
         }
-        writer.done(out, count * bytes);
         if (task.element != Element::opaque)
-            clip_rows(task, out, count);
+            clip_rows(task, task.out + first * bytes, at - first);
     }
     return stop < end ? stop : all_in_range;
 }
@@ -259,8 +229,8 @@ size_t run_stream(const Gather &task, size_t begin, size_t end) {
         return run<StreamLines<0>>(task, begin, end);
     if (place % 16 == 0 && bytes % 16 == 0)
         return run<StreamParts>(task, begin, end);
-    if (bytes >= 16 && bytes <= StreamCollected::most_bytes)
-        return run<StreamCollected>(task, begin, end);
+    // To collect other rows in the first cache and stream whole lines from there was worth little: 0.9 of the
+    // time for rows of 200 bytes, 1.03 for rows of 100.
     return run_copy(task, begin, end);
 }
 #endif
