@@ -91,8 +91,8 @@ std::size_t gather(const Gather &task) {
     const std::size_t row_bytes = std::max<std::size_t>(task.out_row_bytes(), 1);
     // A plain store reads the line that it overwrites: a third of the traffic of a large lookup. Pages that
     // the system clears just before are in the caches, though, and writing past them would be slower.
-    const bool stream = task.count > large_bytes / row_bytes && !task.out_is_fresh &&
-                        !task.clips(); // else the rows are read again at once
+    const bool stream = task.count > large_bytes / row_bytes && !task.out_is_fresh && !task.clips() &&
+                        !task.converts(); // else the rows are read again at once
     const Traffic traffic = stream ? Traffic::stream : Traffic::cached;
     const std::size_t grain = std::clamp(thread_bytes / row_bytes, thread_ids / 8, thread_ids);
     std::atomic<std::size_t> first_bad{all_in_range};

@@ -74,19 +74,10 @@ SHARDWISE_INLINE void copy_row(std::byte *to, const std::byte *from, size_t byte
     }
 }
 
-// A writer takes the rows of a step one by one, to `place(out)`, and is told when all are there.
-
-struct Direct {
-    explicit Direct(const Gather &) {}
-    SHARDWISE_INLINE std::byte *place(std::byte *out) { return out; }
-    SHARDWISE_INLINE void done(std::byte *, size_t) {}
-};
-
 /// `Bytes`: a size that is known at compile time becomes the widest moves that the level has; else 0.
-template <size_t Bytes> struct Copy : Direct {
-    using Direct::Direct;
+template <size_t Bytes> struct Copy {
     static constexpr size_t size = Bytes;
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         if constexpr (Bytes != 0)
             memcpy(to, from, Bytes);
         else
@@ -95,13 +86,13 @@ template <size_t Bytes> struct Copy : Direct {
 };
 
 /// Rows that are written in another format than theirs.
-struct ConvertRow : Direct {
+struct ConvertRow {
     static constexpr size_t size = 0;
     Convert convert;
     size_t dim;
-    explicit ConvertRow(const Gather &task)
-        : Direct(task), convert(choose_convert(task.format, task.out_format)), dim(task.dim) {}
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t) { convert(to, from, dim); }
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t) const {
+        convert(to, from, dim);
+    }
 };
 
 #if defined(__SSE2__)
@@ -126,10 +117,9 @@ SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
 // What is written past the caches:
 
 /// Rows of whole lines. `Bytes` as for Copy.
-template <size_t Bytes> struct StreamLines : Direct {
-    using Direct::Direct;
+template <size_t Bytes> struct StreamLines {
     static constexpr size_t size = Bytes;
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         for (size_t at = 0; at < (Bytes != 0 ? Bytes : bytes); at += 64)
             stream64(to + at, from + at);
     }
@@ -137,10 +127,9 @@ template <size_t Bytes> struct StreamLines : Direct {
 
 /// Rows of a multiple of 16 bytes, to a multiple of 16: they follow each other, so the lines that two of them
 /// share are filled too before they leave.
-struct StreamParts : Direct {
-    using Direct::Direct;
+struct StreamParts {
     static constexpr size_t size = 0;
-    SHARDWISE_INLINE void row(std::byte *to, const std::byte *from, size_t bytes) {
+    SHARDWISE_INLINE void operator()(std::byte *to, const std::byte *from, size_t bytes) const {
         size_t at = 0;
         for (; at < bytes && (reinterpret_cast<uintptr_t>(to) + at) % 64 != 0; at += 16)
             stream16(to + at, from + at);
@@ -148,24 +137,6 @@ struct StreamParts : Direct {
             stream64(to + at, from + at);
         for (; at < bytes; at += 16)
             stream16(to + at, from + at);
-    }
-};
-
-/// Rows of any size up to `most_bytes`, to any place: collected in the first cache, whose whole lines are
-/// streamed. 0.6 of the time of plain stores for rows of 200 bytes; for rows of 400, which can do without,
-/// StreamParts takes 0.93 of its time.
-template <class Writer> struct StreamCollected : Writer {
-    using Writer::Writer;
-    static constexpr size_t most_bytes = 1024;
-    alignas(64) std::byte rows[step * most_bytes];
-    SHARDWISE_INLINE std::byte *place(std::byte *) { return rows; }
-    SHARDWISE_INLINE void done(std::byte *out, size_t bytes) {
-        size_t at = (0 - reinterpret_cast<uintptr_t>(out)) % 64;
-        at = at < bytes ? at : bytes;
-        memcpy(out, rows, at);
-        for (; at + 64 <= bytes; at += 64)
-            stream64(out + at, rows + at);
-        memcpy(out + at, rows + at, bytes - at);
     }
 };
 #endif
@@ -197,13 +168,12 @@ void clip_rows(const Gather &task, std::byte *rows, size_t count) {
 
 // ---- the pass ----
 
-template <class Writer> size_t run(const Gather &task, size_t begin, size_t end) {
+template <class Copier> size_t run(const Gather &task, size_t begin, size_t end, const Copier &copy = {}) {
     const Resolve<NoSkip> find = choose_resolve<NoSkip>(task);
     const size_t bytes = task.out_row_bytes();
     const size_t asked = task.row_bytes < prefetch_bytes ? task.row_bytes : prefetch_bytes;
     const size_t fitting = ahead_bytes / (asked != 0 ? asked : 1);
     const size_t ahead = fitting < most_ahead ? fitting : most_ahead;
-    Writer writer(task);
     const std::byte *ring[ring_size];
     size_t known = begin; // rows before it are resolved
     size_t stop = end;    // the first id that has no row, once it is met
@@ -221,27 +191,25 @@ template <class Writer> size_t run(const Gather &task, size_t begin, size_t end)
     };
     resolve_to(begin + ahead);
     for (size_t i = begin; i < known; ++i)
-        prefetch<3, Writer::size>(ring[i % ring_size], asked);
+        prefetch<3, Copier::size>(ring[i % ring_size], asked);
     for (size_t at = begin; at < stop;) {
         resolve_to(at + ahead + step);
         const size_t next = at + step < stop ? at + step : stop;
-        std::byte *const out = task.out + at * bytes;
-        const size_t count = next - at;
-        for (std::byte *to = writer.place(out); at < next; ++at, to += bytes) {
+        const size_t first = at;
+        for (; at < next; ++at) {
             if (at + ahead < known)
-                prefetch<3, Writer::size>(ring[(at + ahead) % ring_size], asked);
-            writer.row(to, ring[at % ring_size], bytes);
+                prefetch<3, Copier::size>(ring[(at + ahead) % ring_size], asked);
+            copy(task.out + at * bytes, ring[at % ring_size], bytes);
         }
-        writer.done(out, count * bytes);
         if (task.clips())
-            clip_rows(task, out, count);
+            clip_rows(task, task.out + first * bytes, at - first);
     }
     return stop < end ? stop : all_in_range;
 }
 
 size_t run_copy(const Gather &task, size_t begin, size_t end) {
     if (task.converts())
-        return run<ConvertRow>(task, begin, end);
+        return run(task, begin, end, ConvertRow{choose_convert(task.format, task.out_format), task.dim});
     switch (task.row_bytes) {
     case 4:
         return run<Copy<4>>(task, begin, end);
@@ -266,10 +234,7 @@ size_t run_copy(const Gather &task, size_t begin, size_t end) {
 
 #if defined(__SSE2__)
 size_t run_stream(const Gather &task, size_t begin, size_t end) {
-    const size_t bytes = task.out_row_bytes();
-    const bool fits = bytes >= 16 && bytes <= StreamCollected<ConvertRow>::most_bytes;
-    if (task.converts())
-        return fits ? run<StreamCollected<ConvertRow>>(task, begin, end) : run_copy(task, begin, end);
+    const size_t bytes = task.row_bytes;
     const size_t place = reinterpret_cast<uintptr_t>(task.out);
     if (place % 64 == 0 && bytes == 256)
         return run<StreamLines<256>>(task, begin, end);
@@ -277,8 +242,8 @@ size_t run_stream(const Gather &task, size_t begin, size_t end) {
         return run<StreamLines<0>>(task, begin, end);
     if (place % 16 == 0 && bytes % 16 == 0)
         return run<StreamParts>(task, begin, end);
-    if (fits)
-        return run<StreamCollected<Copy<0>>>(task, begin, end);
+    // To collect other rows in the first cache and stream whole lines from there was worth little: 0.9 of the
+    // time for rows of 200 bytes, 1.03 for rows of 100.
     return run_copy(task, begin, end);
 }
 #endif
