@@ -3,12 +3,14 @@
 import copy
 import json
 import pickle
+import re
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import shardwise
 from shardwise import (
@@ -26,6 +28,7 @@ from shardwise import (
     quantize_rows,
     store,
 )
+from shardwise.cli import app
 from shardwise.gensim import KeyedVectors
 
 RNG = np.random.default_rng(8)
@@ -292,6 +295,44 @@ def test_conversions(row_format, tmp_path):
     assert np.array_equal(Table.open(tmp_path / "w").shards[0], packed[::2])
     store.write_table(tmp_path / "x", Table.from_array(ROWS), dtype=row_format)
     assert np.array_equal(Table.open(tmp_path / "x").shards[0], packed)
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_neighbours_are_compared_on_request(row_format, tmp_path):
+    words = Vectors(Table.from_array(ROWS, 3), Vocabulary([f"w{i}" for i in range(40)]))
+    words.save(tmp_path / "t")
+    convert(tmp_path / "t", tmp_path / "rows.vec")
+    for source in ("t", "rows.vec"):
+        made = convert(
+            tmp_path / source, tmp_path / "u", dtype=row_format, neighbours=40, overwrite=True
+        )
+        packed = Vectors.open(tmp_path / "u")
+        kept = []
+        for word in words.vocabulary:
+            before, after = ({n.token for n in v.most_similar(word)} for v in (words, packed))
+            kept.append(len(before & after) / 10)
+        assert made.loss.neighbours_kept == pytest.approx(np.mean(kept))
+    few = convert(tmp_path / "t", tmp_path / "v", dtype=row_format, neighbours=3, limit=1)
+    assert few.loss.neighbours_kept == 1  # there are no others
+    with pytest.raises(OptionError, match="expected neighbours as a number from 0, got -1"):
+        convert(tmp_path / "t", tmp_path / "w", dtype=row_format, neighbours=-1)
+
+
+def test_the_command_reports_what_is_lost(tmp_path):
+    Table.from_array(ROWS).save(tmp_path / "t")
+    run = CliRunner().invoke(app, ["convert", f"{tmp_path}/t", f"{tmp_path}/u", "--dtype", "int4"])
+    assert run.exit_code == 0, run.output
+    assert "40 rows of 18 int4 values in 1 shard, from shardwise" in run.output
+    found = re.search(r"int4: values are off by (\S+) \(RMS\), at most by (\S+);", run.output)
+    assert 0 < float(found[1]) < float(found[2]) < 0.5
+    assert re.search(r"of the ten nearest rows [0-9.]+% stay", run.output)
+    run = CliRunner().invoke(app, ["info", f"{tmp_path}/u"])
+    assert "40 x 18 int4, 520 bytes" in run.output
+    made = ["create", f"{tmp_path}/c", "--rows", "9", "--dim", "4", "--row-format", "int8"]
+    run = CliRunner().invoke(app, made)
+    assert "9 rows of 4 int8 values in 1 shard" in run.output
+    run = CliRunner().invoke(app, ["reshard", f"{tmp_path}/t", f"{tmp_path}/r", "--dtype", "int8"])
+    assert "40 rows of 18 int8 values in 1 shard" in run.output
 
 
 def test_int8_of_integers_is_numpys(tmp_path):

@@ -22,6 +22,8 @@ from shardwise.formats._source import RowReader, Source, positive
 from shardwise.formats._write import form_of, has_tokens, is_file_name, refuse_file
 from shardwise.store._manifest import NAME
 from shardwise.store._write import as_stored, stored_layout
+from shardwise.words._compare import neighbours_kept
+from shardwise.words._neighbours import as_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +78,7 @@ def convert(
     limit: int | None = None,
     unknown: str | None = None,
     to: str | None = None,
+    neighbours: int = 0,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Callable[[str, int, int], object] | None = None,
@@ -102,6 +105,8 @@ def convert(
         limit: read that many rows from the beginning only.
         unknown: the token of the source that stands for tokens that it does not have.
         to: "table", or one of `shardwise.formats.WRITABLE`; None looks at the name.
+        neighbours: of how many rows, taken at random, the ten nearest rows are searched before and
+            after rows were packed, for `loss.neighbours_kept`; it reads all rows once more.
         metadata: a JSON object, kept with the table; it goes before what the source says. A file
             has no place for it.
         overwrite: replace what is there.
@@ -132,6 +137,7 @@ def convert(
     """
     # What is sure to fail should not fail after a long file was read.
     kind = _kind_of(path, to)
+    as_count(neighbours, "neighbours")
     if kind == "table":
         if not overwrite:
             store.refuse_existing(path)
@@ -214,8 +220,36 @@ def convert(
         duplicates=found.duplicates,
         nonfinite=rows.nonfinite,
         lost_tokens=0 if keeps or found.vocabulary is None else len(found.vocabulary),
-        loss=rows.loss.result() if rows.loss else None,
+        loss=_loss(rows.loss, found, path, neighbours),
     )
+
+
+def _loss(
+    losses: Losses | None, source: Source, path: str | os.PathLike[str], neighbours: int
+) -> QuantizationLoss | None:
+    if losses is None:
+        return None
+    if not neighbours:
+        return losses.result()
+    kept = neighbours_kept(_Searched(source), store.open_table(path).table, neighbours)
+    return losses.result()._replace(neighbours_kept=kept)
+
+
+class _Searched:
+    """A source whose rows can be searched: those of ids that follow each other are read at once."""
+
+    mode = "r"
+    _whole = None
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.shape, self.dtype = source.shape, source.dtype
+
+    def lookup(self, ids: Any) -> NDArray[Any]:
+        first, last = int(ids[0]), int(ids[-1])
+        if last - first == len(ids) - 1 and (np.diff(ids) == 1).all():
+            return self._source.read(first, last + 1)
+        return np.concatenate([self._source.read(i, i + 1) for i in ids.tolist()])
 
 
 def _kind_of(path: str | os.PathLike[str], to: str | None) -> str:

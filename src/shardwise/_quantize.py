@@ -67,11 +67,14 @@ class QuantizationLoss(NamedTuple):
         rms_error: the root of the mean of the squared differences.
         mean_cosine: the mean over rows of the cosine of a row before and after. Two rows of zeros
             agree (1); a row of zeros and another row do not (0).
+        neighbours_kept: which share of the ten nearest rows are among the ten nearest afterwards,
+            over some rows; None where it was not asked for (see `convert`).
     """
 
     max_error: float
     rms_error: float
     mean_cosine: float
+    neighbours_kept: float | None = None
 
 
 def as_row_format(name: object) -> RowFormat:

@@ -64,6 +64,13 @@ def convert(
         int | None, typer.Option(help="read only so many rows, from the beginning")
     ] = None,
     dim: Annotated[int | None, typer.Option(help="values a row, if IN leaves it open")] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            help="int8, int4: of how many rows the ten nearest are compared before and after; "
+            "all rows are read once more for it"
+        ),
+    ] = 100,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is at OUT")] = False,
 ) -> None:
     """Make a table of a file of vectors, or a file of a table, or one file of another.
@@ -87,6 +94,7 @@ def convert(
         "unknown": unknown,
         "limit": limit,
         "dim": dim,
+        "neighbours": neighbours,
         "overwrite": overwrite,
     }
     with progress_bar() as show:
@@ -96,10 +104,11 @@ def convert(
         place = f"in {counted(made.partition.num_shards, 'shard')}"
     print(f"{made.path}: {rows_of(made.shape, made.row_format)} {place}, from {made.format}")
     if made.loss is not None:
-        largest, rms, cosine = made.loss
+        largest, rms, cosine, kept = made.loss
         print(
             f"{made.row_format}: values are off by {rms:.2g} (RMS), at most by {largest:.2g}; mean "
             f"cosine of a row with what it was {cosine:.5f}"
+            + ("" if kept is None else f"; of the ten nearest rows {kept:.1%} stay")
         )
     if made.to == "table":
         _tell_rows_without_tokens(made)

@@ -12,7 +12,15 @@ from shardwise._errors import TableError
 from shardwise.words import _frames
 from shardwise.words._neighbours import as_count
 from shardwise.words._remake import as_tokens, built, check_fit, is_float, known_rows, row_step
-from shardwise.words._search import Ids, Queries, check_rows, directions, row_width, search
+from shardwise.words._search import (
+    Ids,
+    Queries,
+    Rows,
+    check_rows,
+    directions,
+    row_width,
+    search,
+)
 
 if TYPE_CHECKING:
     from shardwise._table import Table
@@ -240,6 +248,22 @@ def _overlaps(vectors: Vectors, other: Vectors, ids: Ids, others: Ids, near: int
 
 def _nearest(vectors: Vectors, ids: Ids, near: int) -> list[set[str]]:
     """The tokens nearest to each of some rows, without its own."""
-    queries = Queries(directions(vectors.table.lookup(ids)), [[i] for i in ids.tolist()])
-    found = search(vectors.table, queries, near, len(vectors))
-    return [set(vectors.vocabulary.decode(rows)) for rows, _ in found]
+    found = _nearest_rows(vectors.table, ids, near, len(vectors))
+    return [set(vectors.vocabulary.decode(rows)) for rows in found]
+
+
+def _nearest_rows(table: Rows, ids: Ids, near: int, stop: int) -> list[Ids]:
+    queries = Queries(directions(table.lookup(ids)), [[i] for i in ids.tolist()])
+    return [rows for rows, _ in search(table, queries, near, stop)]
+
+
+def neighbours_kept(before: Rows, after: Rows, sample: int, near: int = 10) -> float:
+    """Return which share of the nearest rows stay the nearest, over some rows taken at random.
+
+    The rows are the same for every call with as many of them.
+    """
+    count = before.shape[0]
+    ids = np.sort(np.random.default_rng(0).choice(count, min(sample, count), replace=False))
+    pairs = zip(*(_nearest_rows(rows, ids, near, count) for rows in (before, after)), strict=True)
+    shares = [len(np.intersect1d(a, b)) / len(a) for a, b in pairs if len(a)]
+    return float(np.mean(shares)) if shares else 1.0

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._errors import TableError
 from shardwise._norms import is_small_float
-
-if TYPE_CHECKING:
-    from shardwise._table import Table
 
 Floats: TypeAlias = NDArray[Any]  # float32, or float64 for tables of it
 Ids: TypeAlias = NDArray[np.int64]
@@ -28,6 +25,20 @@ SCORES = 1 << 20  # scores that are looked at together
 _SPARE = 5  # candidates kept beyond topn: float32 may put near ones in another order
 NEAR = 1e-5  # how far a score of float32 may be from the true one, with room to spare
 _COSMUL_EPSILON = 1e-6  # Levy and Goldberg (2014), section 6
+
+
+class Rows(Protocol):
+    """What is searched: a `Table`, or what can be read as one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def _whole(self) -> NDArray[Any] | None: ...
+    def lookup(self, ids: Any, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ def is_real(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fiu" or (dtype.kind == "V" and is_small_float(dtype))
 
 
-def check_rows(table: Table) -> None:
+def check_rows(table: Rows) -> None:
     """See to it that the table has rows of real numbers.
 
     Raises:
@@ -105,18 +116,18 @@ def check_rows(table: Table) -> None:
         raise TableError(f"expected rows of real numbers to compare, got {table.dtype}")
 
 
-def _float_type(table: Table) -> type[np.floating[Any]]:
+def _float_type(table: Rows) -> type[np.floating[Any]]:
     """What scores are counted in: float64 where float32 does not hold the rows' values."""
     wide = table.dtype.itemsize > (4 if table.dtype.kind == "f" else 2)
     return np.float64 if wide else np.float32
 
 
-def row_width(table: Table) -> int:
+def row_width(table: Rows) -> int:
     return int(np.prod(table.shape[1:], dtype=np.int64))
 
 
 def _read(
-    table: Table, start: int, stop: int, terms: int
+    table: Rows, start: int, stop: int, terms: int
 ) -> Iterator[tuple[int, NDArray[Any], Floats, bool]]:
     """Give blocks of rows: (first id, the table's rows, the same as floats, may be written to)."""
     dtype, width = _float_type(table), row_width(table)
@@ -144,7 +155,7 @@ def _factors(rows: Floats) -> Floats:
         return np.where(plain, 1 / np.sqrt(squares), 0).astype(rows.dtype, copy=False)
 
 
-def factors_of(table: Table, stop: int) -> Floats:
+def factors_of(table: Rows, stop: int) -> Floats:
     """Return what the rows below `stop` are to be multiplied by, for searches to come."""
     check_rows(table)
     result = np.empty(stop, _float_type(table))
@@ -154,7 +165,7 @@ def factors_of(table: Table, stop: int) -> Floats:
 
 
 def _blocks(
-    table: Table, start: int, stop: int, terms: int, known: Floats | None
+    table: Rows, start: int, stop: int, terms: int, known: Floats | None
 ) -> Iterator[tuple[int, Floats, Floats | None]]:
     """Give the rows from `start`: (first id, rows, what their products are to be multiplied by).
 
@@ -175,7 +186,7 @@ def _blocks(
 
 
 def search(
-    table: Table,
+    table: Rows,
     queries: Queries,
     topn: int,
     stop: int,
@@ -232,7 +243,7 @@ def search(
 
 
 def _best(
-    table: Table, queries: Queries, keep: int, start: int, stop: int, known: Floats | None
+    table: Rows, queries: Queries, keep: int, start: int, stop: int, known: Floats | None
 ) -> tuple[Ids, Floats]:
     """The running top-k: (ids, scores) of shape (queries, keep), best first."""
     dtype = _float_type(table)
@@ -297,9 +308,7 @@ def _floor(found: Floats, keep: int) -> Floats:
     return np.partition(found, width - keep, axis=1)[:, width - keep, None]
 
 
-def _rescored(
-    table: Table, queries: Queries, ids: Ids, begin: int, end: int
-) -> NDArray[np.float64]:
+def _rescored(table: Rows, queries: Queries, ids: Ids, begin: int, end: int) -> NDArray[np.float64]:
     keep = ids.shape[1]
     rows = directions(table.lookup(ids[begin:end].reshape(-1)))
     rows = rows.reshape(end - begin, keep, row_width(table))
@@ -316,7 +325,7 @@ def _rescored(
 
 
 def cosines(
-    table: Table, direction: NDArray[np.float64], stop: int, factors: Floats | None = None
+    table: Rows, direction: NDArray[np.float64], stop: int, factors: Floats | None = None
 ) -> Floats:
     """Return the cosine of each row below `stop` to a unit vector; see `search` for factors."""
     check_rows(table)
