@@ -16,6 +16,8 @@ namespace {
 // bytes into a cache line, so that every wide store touches two.
 constexpr std::size_t block_threshold = std::size_t{32} << 10;
 
+constexpr const char *block_name = "shardwise block"; // of the capsules that own one
+
 void free_block(void *pointer) noexcept {
     const std::unique_ptr<Block> block(static_cast<Block *>(pointer));
     release_block(*block);
@@ -98,7 +100,7 @@ nb::object new_array(nb::handle dtype, std::span<const std::intptr_t> lead,
     void *const data = block->data;
     if (fresh != nullptr)
         *fresh = block->fresh;
-    nb::capsule owner(block.get(), free_block);
+    nb::capsule owner(block.get(), block_name, free_block);
     (void)block.release();
     nb::object array = nb::steal(PyArray_NewFromDescr(&PyArray_Type, descr, rank, dims.data(), nullptr, data,
                                                       NPY_ARRAY_WRITEABLE, nullptr));
@@ -107,6 +109,15 @@ nb::object new_array(nb::handle dtype, std::span<const std::intptr_t> lead,
     if (PyArray_SetBaseObject(as_array(array), owner.release().ptr()) < 0)
         throw nb::python_error();
     return array;
+}
+
+bool is_fresh(nb::handle array) {
+    PyObject *base = array.ptr();
+    while (base != nullptr && PyArray_Check(base))
+        base = PyArray_BASE(as_array(base));
+    if (base == nullptr || !PyCapsule_IsValid(base, block_name))
+        return false;
+    return static_cast<const Block *>(PyCapsule_GetPointer(base, block_name))->fresh;
 }
 
 std::byte *array_data(nb::handle array) {

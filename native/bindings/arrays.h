@@ -31,6 +31,9 @@ std::optional<IdArray> as_id_array(nanobind::handle object);
 nanobind::object new_array(nanobind::handle dtype, std::span<const std::intptr_t> lead,
                            std::span<const std::intptr_t> tail, bool *fresh = nullptr);
 
+/// Whether it lies in a block that was not used before `new_array` gave it out.
+bool is_fresh(nanobind::handle array);
+
 std::byte *array_data(nanobind::handle array);
 
 } // namespace shardwise

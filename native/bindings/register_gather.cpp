@@ -225,6 +225,7 @@ public:
         task.default_row = empty_row.value_or(0);
         task.out = array_data(out);
         task.out_format = format_of(out_format);
+        task.out_is_fresh = is_fresh(out);
         task.out_stride = nb::cast<std::ptrdiff_t>(out.attr("strides")[nb::int_(0)]);
         if (nb::cast<std::size_t>(out.attr("size")) != task.num_bags * task.rows.dim ||
             nb::cast<std::size_t>(out.attr("itemsize")) != row_bytes_of(task.out_format, 1))

@@ -96,24 +96,6 @@ struct ConvertRow {
 };
 
 #if defined(__SSE2__)
-SHARDWISE_INLINE void stream16(std::byte *to, const std::byte *from) {
-    _mm_stream_si128(reinterpret_cast<__m128i *>(to),
-                     _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
-}
-
-SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
-#if defined(__AVX512F__)
-    _mm512_stream_si512(reinterpret_cast<__m512i *>(to), _mm512_loadu_si512(from));
-#elif defined(__AVX2__)
-    for (size_t at = 0; at < 64; at += 32)
-        _mm256_stream_si256(reinterpret_cast<__m256i *>(to + at),
-                            _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + at)));
-#else
-    for (size_t at = 0; at < 64; at += 16)
-        stream16(to + at, from + at);
-#endif
-}
-
 // What is written past the caches:
 
 /// Rows of whole lines. `Bytes` as for Copy.

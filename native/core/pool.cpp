@@ -12,18 +12,18 @@ namespace shardwise {
 
 #if defined(__x86_64__) || defined(_M_X64)
 namespace x86_64 {
-std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, std::byte *);
+std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 namespace x86_64_v3 {
-std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, std::byte *);
+std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 namespace x86_64_v4 {
-std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, std::byte *);
+std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 static constexpr PoolKernel kernels[] = {x86_64::pool, x86_64_v3::pool, x86_64_v4::pool};
 #else
 namespace baseline {
-std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, std::byte *);
+std::size_t pool(const Pool &, std::size_t, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 static constexpr PoolKernel kernels[] = {baseline::pool};
 #endif
@@ -37,6 +37,9 @@ constexpr std::size_t thread_bytes = std::size_t{512} << 10;
 constexpr std::size_t thread_ids = 4096;
 constexpr std::size_t group_rows = 128; // of the kernels
 
+// Below this results fit the caches beside what the caller does next.
+constexpr std::size_t large_bytes = std::size_t{4} << 20;
+
 /// Some bags of a task, or some columns of one bag.
 struct Piece {
     std::size_t task, begin, end, first, last;
@@ -48,10 +51,19 @@ std::size_t scratch_bytes(const Pool &task) {
     return task.rows.clips() ? acc + group_rows * std::max(task.rows.row_bytes, dim * 4) : acc;
 }
 
-std::size_t run(const Pool &task, const Piece &piece) {
+/// Whether its rows can be written past the caches; gather.cpp says why not to fresh memory. For bags of two
+/// ids it took 0.7 of the time, for bags of 8 0.9.
+bool can_stream(const Pool &task) {
+    const bool is_own =
+        task.out_format == (task.rows.format == RowFormat::float64 ? RowFormat::float64 : RowFormat::float32);
+    return is_own && !task.out_is_fresh && task.out_stride % 64 == 0 &&
+           reinterpret_cast<std::uintptr_t>(task.out) % 64 == 0;
+}
+
+std::size_t run(const Pool &task, const Piece &piece, bool stream) {
     const auto scratch = std::make_unique_for_overwrite<std::byte[]>(scratch_bytes(task) + 64);
     std::byte *const aligned = scratch.get() + (64 - reinterpret_cast<std::uintptr_t>(scratch.get()) % 64);
-    return kernels[level()](task, piece.begin, piece.end, piece.first, piece.last, aligned);
+    return kernels[level()](task, piece.begin, piece.end, piece.first, piece.last, stream, aligned);
 }
 
 /// What bags before `bag` cost, in ids: the bag itself counts as one, for it may have none.
@@ -110,8 +122,10 @@ struct Bags {
 RefusedId run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) {
     const auto threads = static_cast<double>(num_threads());
     double weight = 0; // in pieces that are worth a thread
+    std::size_t out_bytes = 0;
     for (const Bags &some : wanted) {
         const Pool &task = tasks[some.task];
+        out_bytes += (some.end - some.begin) * row_bytes_of(task.out_format, task.rows.dim);
         weight += static_cast<double>(cost(task, some.end) - cost(task, some.begin)) /
                   static_cast<double>(grain(task));
     }
@@ -128,8 +142,10 @@ RefusedId run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) 
     }
     std::vector<std::size_t> bad(pieces.size(), all_in_range);
     const auto run_some = [&](std::size_t from, std::size_t to) {
-        for (std::size_t k = from; k < to; ++k)
-            bad[k] = run(tasks[pieces[k].task], pieces[k]);
+        for (std::size_t k = from; k < to; ++k) {
+            const Pool &task = tasks[pieces[k].task];
+            bad[k] = run(task, pieces[k], out_bytes > large_bytes && can_stream(task));
+        }
     };
     if (threads > 1 && weight >= 2)
         parallel_for(pieces.size(), 1, run_some);

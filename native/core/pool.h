@@ -33,6 +33,7 @@ struct Pool {
     std::byte *out = nullptr;                  // num_bags rows of `rows.dim` elements of `out_format`
     RowFormat out_format = RowFormat::float32; // one of floats
     std::ptrdiff_t out_stride = 0;             // bytes from a bag's row to the next
+    bool out_is_fresh = false;                 // as in Gather
 
     Watch *watch = nullptr; // of a table that is mapped: its rows may have to be read in first
 };
@@ -48,7 +49,9 @@ struct RefusedId {
 RefusedId pool(std::span<const Pool> tasks);
 
 /// One instruction level's kernel: columns [first, last) of bags [begin, end). `first` is a multiple of 64.
+/// `stream`: the rows are written past the caches; `out` and its stride are multiples of 64 then, and rows
+/// are written as they are summed.
 using PoolKernel = std::size_t (*)(const Pool &task, std::size_t begin, std::size_t end, std::size_t first,
-                                   std::size_t last, std::byte *scratch);
+                                   std::size_t last, bool stream, std::byte *scratch);
 
 } // namespace shardwise

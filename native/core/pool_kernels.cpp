@@ -94,6 +94,7 @@ template <class Acc> struct Group {
     size_t later;
     size_t ahead; // bytes of each
     RowFormat out_format;
+    bool stream; // past the caches
     Acc *acc;
 };
 
@@ -142,6 +143,17 @@ SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, si
         if (part->divisor != 1)
             for (int k = 0; k < Chunks; ++k)
                 sums[k] /= part->divisor;
+#if defined(__SSE2__)
+        if constexpr (sizeof(V) == 64)
+            if (group.stream) {
+                for (int k = 0; k < Chunks; ++k) {
+                    const V done = part->is_zero ? V{} : same_nan<Row>(sums[k]);
+                    stream64(part->out + (column + static_cast<size_t>(k) * L) * sizeof(Acc),
+                             reinterpret_cast<const std::byte *>(&done));
+                }
+                continue;
+            }
+#endif
         for (int k = 0; k < Chunks; ++k)
             put<L>(part->out, column + static_cast<size_t>(k) * L,
                    part->is_zero ? V{} : same_nan<Row>(sums[k]), group.out_format);
@@ -293,7 +305,8 @@ void combine_clipped(const Pool &task, Group<typename Row::Acc> &group, size_t c
 }
 
 template <class Row, class Op>
-size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last, std::byte *scratch) {
+size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last, bool stream,
+           std::byte *scratch) {
     using Acc = typename Row::Acc;
     const Acc *const weights = static_cast<const Acc *>(task.weights);
     std::byte *const clipped = scratch + ((task.rows.dim * sizeof(Acc) + 63) & ~size_t{63});
@@ -314,6 +327,7 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
     group.parts = parts;
     group.ahead = task.rows.row_bytes < prefetch_bytes ? task.rows.row_bytes : prefetch_bytes;
     group.out_format = task.out_format;
+    group.stream = stream;
     group.acc = reinterpret_cast<Acc *>(scratch);
     size_t at = static_cast<size_t>(task.offsets[begin]);
     window.advance(at, at);
@@ -383,38 +397,44 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
         group.later = window.later(start, at);
         combine_clipped<Row, Op>(task, group, count, first, last, clipped);
     }
+#if defined(__SSE2__)
+    if (stream)
+        _mm_sfence();
+#endif
     return all_in_range;
 }
 
 template <class Row>
-size_t run_row(const Pool &task, size_t begin, size_t end, size_t first, size_t last, std::byte *scratch) {
+size_t run_row(const Pool &task, size_t begin, size_t end, size_t first, size_t last, bool stream,
+               std::byte *scratch) {
     const bool weighted = task.weights != nullptr;
     if (task.combiner == Combiner::max)
-        return weighted ? run<Row, MaxWeighted>(task, begin, end, first, last, scratch)
-                        : run<Row, Max>(task, begin, end, first, last, scratch);
-    return weighted ? run<Row, AddWeighted>(task, begin, end, first, last, scratch)
-                    : run<Row, Add>(task, begin, end, first, last, scratch);
+        return weighted ? run<Row, MaxWeighted>(task, begin, end, first, last, stream, scratch)
+                        : run<Row, Max>(task, begin, end, first, last, stream, scratch);
+    return weighted ? run<Row, AddWeighted>(task, begin, end, first, last, stream, scratch)
+                    : run<Row, Add>(task, begin, end, first, last, stream, scratch);
 }
 
 } // namespace
 
-size_t pool(const Pool &task, size_t begin, size_t end, size_t first, size_t last, std::byte *scratch) {
+size_t pool(const Pool &task, size_t begin, size_t end, size_t first, size_t last, bool stream,
+            std::byte *scratch) {
     switch (task.rows.format) {
     case RowFormat::float16:
-        return run_row<Float16Row>(task, begin, end, first, last, scratch);
+        return run_row<Float16Row>(task, begin, end, first, last, stream, scratch);
     case RowFormat::bfloat16:
-        return run_row<Bfloat16Row>(task, begin, end, first, last, scratch);
+        return run_row<Bfloat16Row>(task, begin, end, first, last, stream, scratch);
     case RowFormat::float64:
-        return run_row<Float64Row>(task, begin, end, first, last, scratch);
+        return run_row<Float64Row>(task, begin, end, first, last, stream, scratch);
     case RowFormat::int8:
-        return run_row<Int8Row>(task, begin, end, first, last, scratch);
+        return run_row<Int8Row>(task, begin, end, first, last, stream, scratch);
     case RowFormat::int4:
-        return run_row<Int4Row>(task, begin, end, first, last, scratch);
+        return run_row<Int4Row>(task, begin, end, first, last, stream, scratch);
     case RowFormat::float32:
     case RowFormat::opaque:
         break;
     }
-    return run_row<Float32Row>(task, begin, end, first, last, scratch);
+    return run_row<Float32Row>(task, begin, end, first, last, stream, scratch);
 }
 
 } // namespace shardwise::SHARDWISE_LEVEL

@@ -253,6 +253,28 @@ template <class Row, class V> SHARDWISE_INLINE V same_nan(V values) {
         return values;
 }
 
+#if defined(__SSE2__)
+// ---- past the caches: to multiples of 16 and of 64 ----
+
+SHARDWISE_INLINE void stream16(std::byte *to, const std::byte *from) {
+    _mm_stream_si128(reinterpret_cast<__m128i *>(to),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+}
+
+SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i *>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX2__)
+    for (size_t at = 0; at < 64; at += 32)
+        _mm256_stream_si256(reinterpret_cast<__m256i *>(to + at),
+                            _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + at)));
+#else
+    for (size_t at = 0; at < 64; at += 16)
+        stream16(to + at, from + at);
+#endif
+}
+#endif
+
 // ---- writers: `put` writes L numbers, or one, each rounded once ----
 
 template <class Scalar> struct WriteOneByOne {

@@ -248,7 +248,7 @@ class _Searched:
     def lookup(self, ids: Any) -> NDArray[Any]:
         first, last = int(ids[0]), int(ids[-1])
         if last - first == len(ids) - 1 and (np.diff(ids) == 1).all():
-            return self._source.read(first, last + 1)
+            return self._source.read(first, last + 1).copy()  # a search may write to it
         return np.concatenate([self._source.read(i, i + 1) for i in ids.tolist()])
 
 
