@@ -63,7 +63,7 @@ Partition.to_json() -> dict[str, Any]
 PartitionError(ShardwiseError, ValueError)
 Pruned(vectors: ForwardRef('Vectors'), remap: ForwardRef('dict[str, Neighbour]'))
 QuantizationLoss(max_error: ForwardRef('float'), rms_error: ForwardRef('float'), mean_cosine:
-    ForwardRef('float'))
+    ForwardRef('float'), neighbours_kept: ForwardRef('float | None') = None)
 Ragged(rows: NDArray[Any], offsets: NDArray[np.int64])
 Ragged.lengths: NDArray[np.int64]
 RaggedIds(values: ForwardRef('Any'), row_splits: ForwardRef('Any'))
@@ -195,8 +195,8 @@ convert(source: str | os.PathLike[str], path: str | os.PathLike[str], *, shards:
     partition: str | Partition | None = None, dtype: Any = None, format: str | None = None, tensor:
     str | None = None, tokens: str | None = None, pieces: Literal['mod', 'div'] | None = None, dim:
     int | None = None, limit: int | None = None, unknown: str | None = None, to: str | None = None,
-    metadata: Mapping[str, Any] | None = None, overwrite: bool = False, progress: Callable[[str,
-    int, int], object] | None = None) -> Converted
+    neighbours: int = 0, metadata: Mapping[str, Any] | None = None, overwrite: bool = False,
+    progress: Callable[[str, int, int], object] | None = None) -> Converted
 dequantize_rows(packed: Any, format: str | RowFormat, dim: int | None = None) ->
     NDArray[np.float32]
 embedding_lookup(params: Any, ids: Any, partition_strategy: str | Partition = 'mod', name: str |

@@ -398,9 +398,44 @@ void several_tables() {
     set_num_threads(2);
 }
 
+/// A large result, written past the caches and not: the same.
+void large_results() {
+    std::mt19937_64 random(6);
+    for (const RowFormat format : {RowFormat::float32, RowFormat::float64, RowFormat::int8}) {
+        constexpr std::size_t dim = 80, num_bags = 14000;
+        const auto rows = random_rows(random, format, 300, dim);
+        std::vector<std::size_t> lengths(num_bags);
+        for (std::size_t &length : lengths)
+            length = random() % 5;
+        const Bags bags = random_bags(random, 300, lengths);
+        Pool task = task_of(format, dim, bags);
+        const Partition partition = Partition::mod(300, 1);
+        const Shard shard{rows.data(), static_cast<std::ptrdiff_t>(task.rows.row_bytes)};
+        task.rows.partition = partition.view();
+        task.rows.shards = &shard;
+        task.combiner = Combiner::mean;
+        task.out_format = format == RowFormat::float64 ? RowFormat::float64 : RowFormat::float32;
+        const std::size_t bytes = num_bags * row_bytes_of(task.out_format, dim);
+        task.out_stride = static_cast<std::ptrdiff_t>(bytes / num_bags);
+        std::vector<std::byte> memory[2] = {std::vector<std::byte>(bytes + 192, std::byte{0x5a}),
+                                            std::vector<std::byte>(bytes + 192, std::byte{0x5a})};
+        std::size_t begin[2];
+        for (const int fresh : {0, 1}) {
+            begin[fresh] = 64 + (64 - reinterpret_cast<std::uintptr_t>(memory[fresh].data()) % 64) % 64;
+            task.out = memory[fresh].data() + begin[fresh];
+            task.out_is_fresh = fresh == 1;
+            CHECK(pool_one(task) == all_in_range);
+            CHECK(memory[fresh][begin[fresh] - 1] == std::byte{0x5a});
+            CHECK(memory[fresh][begin[fresh] + bytes] == std::byte{0x5a});
+        }
+        CHECK(std::memcmp(memory[0].data() + begin[0], memory[1].data() + begin[1], bytes) == 0);
+    }
+}
+
 } // namespace
 
 int main() {
+    large_results();
     several_tables();
     every_way();
     threads_and_giant_bags();
