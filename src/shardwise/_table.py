@@ -776,9 +776,17 @@ class Table:
         how: How,
     ) -> None:
         self._refuse_read_only()
+        if self._layout.packed:
+            raise TableError(
+                f"expected rows of floats to train, got rows packed as {self.row_format}; train a "
+                "table of floats, and quantize it then"
+            )
         checked = check_update(ids, bags, gradients, how, self._shape, self._shards)
-        training = self._trained_by(optimizer)
         slots = optimizer.slots()
+        known = self._training
+        if known is None or known.family != optimizer.family or not known.has(slots):
+            checked.refuse(self._partition, self._shards)  # before state is made, or forgotten
+        training = self._trained_by(optimizer)
         updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
         checked.run(updater, optimizer._rule(training.step + 1))
         training.counter += 1
