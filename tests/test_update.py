@@ -793,7 +793,7 @@ def test_options_that_are_none(options, message):
     assert table.optimizer_step == 0
 
 
-@pytest.mark.parametrize("optimizer", [None, "adam", SGD, 0.1, Optimizer])
+@pytest.mark.parametrize("optimizer", [None, "adam", SGD, 0.1, Optimizer, Optimizer()])
 def test_optimizers_that_are_none(optimizer):
     with pytest.raises(OptionError, match=r"shardwise\.optimizers"):
         Table.from_array(np.zeros((5, 1))).update([0], [[1.0]], optimizer)
@@ -803,6 +803,7 @@ def test_optimizers_that_are_none(optimizer):
     ("make", "options"),
     [
         (SGD, {"momentum": -1}),
+        (SGD, {"learning_rate": 10**400}),
         (SGD, {"nesterov": True}),
         (SGD, {"clip_norm": -1}),
         (SGD, {"weight_decay": True}),

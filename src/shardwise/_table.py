@@ -123,7 +123,7 @@ class Table:
         if isinstance(partition, Partition) and shards == 1:
             shards = partition.num_shards
         cut = as_partition(partition, len(whole), shards)
-        layout = None if row_format is None else layout_of_bytes(whole, row_format, dim)
+        layout = layout_of_bytes(whole, row_format, dim)
         pieces = [_piece(whole, cut, k) for k in range(cut.num_shards)]
         if copy:
             pieces = [private_copy(piece) for piece in pieces]
@@ -172,7 +172,7 @@ class Table:
         sizes = [len(array) for array in arrays]
         cut = as_partition(partition, sum(sizes), len(sizes))
         check_shard_sizes(cut, sizes)
-        layout = None if row_format is None else layout_of_bytes(arrays[0], row_format, dim)
+        layout = layout_of_bytes(arrays[0], row_format, dim)
         return cls._make(arrays, cut, layout=layout)
 
     @classmethod

@@ -145,7 +145,7 @@ def with_rate(optimizer: Any, learning_rate: Any) -> Optimizer:
     Raises:
         OptionError: it is no optimizer.
     """
-    if not isinstance(optimizer, Optimizer):
+    if not isinstance(optimizer, Optimizer) or type(optimizer) is Optimizer:
         hint = "; make one of the class" if isinstance(optimizer, type) else ""
         raise OptionError(
             f"expected an optimizer of shardwise.optimizers, got {optimizer!r:.80}{hint}"
