@@ -194,6 +194,8 @@ def test_files_get_a_dtype_too(table, tmp_path):
     assert (tmp_path / "a.txt").read_text() == "a 0.1\n"
     with pytest.raises(OptionError, match="dtype of floats"):
         convert(table, tmp_path / "b.npy", dtype="int8")
+    with pytest.raises(StoreError, match="int8"):
+        convert(table, tmp_path / "b", dtype=["int8"])
     with pytest.raises(StoreError, match="nonsense"):
         convert(table, tmp_path / "b.npy", dtype="nonsense")
     assert not (tmp_path / "b.npy").exists()

@@ -144,6 +144,17 @@ def test_zero_denominators_and_odd_weights():
     assert np.isinf(table.pool(ids, weights=weights)[3]).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 3, 4, 16, 37, 130])
+def test_the_sign_of_zero_stays(dtype, dim):
+    rows = np.full((2, dim), -0.0).astype(dtype)
+    table = Table.from_array(rows)
+    for combiner in COMBINERS:
+        same(table.pool([[0], [0, 1]], combiner=combiner), rows)
+        same(table.pool([[0], [0, 1]], weights=[[1], [1, 2]], combiner=combiner), rows)
+        same(table.pool([[], []], combiner=combiner, default_id=1), rows)
+
+
 def test_padding_and_empty_bags():
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
     table = Table.from_array(rows, 2)

@@ -163,6 +163,8 @@ def test_what_is_refused(threads):
         pool_tables([(table, [[0.5]])])
     with pytest.raises(OptionError, match="one combiner, or one for each of 1 tables, got 2"):
         pool_tables([(table, ids)], combiner=["sum", "mean"])
+    with pytest.raises(OptionError, match="one combiner, or one for each of 1 tables, got None"):
+        pool_tables([(table, ids)], combiner=None)
     with pytest.raises(OptionError, match=r"tables\[0\]: expected combiner"):
         pool_tables([(table, ids)], combiner="product")
     with pytest.raises(OptionError, match="expected dtype to be one of"):

@@ -378,6 +378,10 @@ def test_tables_of_packed_bytes():
     strided = np.zeros((40, 2 * packed.shape[1]), np.uint8)[:, ::2]
     strided[:] = packed
     assert same_bits(Table.from_array(strided, row_format="int4", dim=18)[9], table[9])
+    with pytest.raises(OptionError, match="expected row_format with dim=4, got none"):
+        Table.from_array(np.ones((3, 4)), dim=4)
+    with pytest.raises(OptionError, match="expected row_format with dim=4, got none"):
+        Table.from_shards([np.ones((3, 4))], dim=4)
     with pytest.raises(OptionError, match="expected dim for int4 rows"):
         Table.from_array(packed, row_format="int4")
     with pytest.raises(TableError, match="expected int4 rows of 14 bytes for 20 values, got 13"):

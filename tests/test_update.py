@@ -704,6 +704,30 @@ def test_nothing_is_changed_by_what_is_refused(ids, gradients, error, message):
             assert_same(one, other)
 
 
+@pytest.mark.parametrize("optimizer", [Adam(), Adam(corrected=True), SGD(momentum=0.9)])
+@pytest.mark.parametrize("known", [None, SGD(), Adam()])
+@pytest.mark.parametrize(("ids", "gradient"), [([0, 5], 1.0), ([0, 1], np.nan)])
+def test_an_update_that_is_refused_makes_and_forgets_no_state(optimizer, known, ids, gradient):
+    table = Table.from_array(np.zeros((5, 2)), 2)
+    for _ in range(3 if known else 0):
+        table.update([0, 1], np.ones((2, 2)), known)
+    before = pickle.dumps(table), table.describe()["optimizer"]
+    with pytest.raises(shardwise.ShardwiseError):
+        table.update(ids, np.full((2, 2), gradient), optimizer)
+    with pytest.raises(shardwise.ShardwiseError):
+        table.update_pool([ids], None, np.full((1, 2), gradient), optimizer, combiner="max")
+    assert (pickle.dumps(table), table.describe()["optimizer"]) == before
+
+
+def test_packed_rows_are_not_trained():
+    for row_format in ("int8", "int4"):
+        table = Table.from_array(np.ones((3, 4))).quantize(row_format)
+        with pytest.raises(TableError, match=f"packed as {row_format}; train a table of floats"):
+            table.update([0], np.ones((1, 4)), SGD())
+        with pytest.raises(TableError, match=f"packed as {row_format}"):
+            table.update_pool([[0]], None, np.ones((1, 4)), SGD())
+
+
 def test_the_first_id_that_is_refused_is_told():
     table = Table.from_array(np.zeros((100, 1)))
     ids = np.arange(100_000) % 100
@@ -753,6 +777,8 @@ def test_bags_that_are_none(bad):
         ({"frozen": np.ones(4, bool)}, r"bool of shape \(4,\)"),
         ({"frozen": slice(0, 4, 2)}, "step 1"),
         ({"frozen": "all"}, "frozen"),
+        ({"frozen": slice("a", "b")}, "frozen"),
+        ({"frozen": [[True], [True, False]]}, "frozen"),
         ({"nonfinite": "skip"}, "nonfinite"),
         ({"rounding_seed": "x"}, "rounding_seed"),
         ({"learning_rate": -1.0}, "learning_rate of SGD"),
@@ -767,7 +793,7 @@ def test_options_that_are_none(options, message):
     assert table.optimizer_step == 0
 
 
-@pytest.mark.parametrize("optimizer", [None, "adam", SGD, 0.1, Optimizer])
+@pytest.mark.parametrize("optimizer", [None, "adam", SGD, 0.1, Optimizer, Optimizer()])
 def test_optimizers_that_are_none(optimizer):
     with pytest.raises(OptionError, match=r"shardwise\.optimizers"):
         Table.from_array(np.zeros((5, 1))).update([0], [[1.0]], optimizer)
@@ -777,6 +803,7 @@ def test_optimizers_that_are_none(optimizer):
     ("make", "options"),
     [
         (SGD, {"momentum": -1}),
+        (SGD, {"learning_rate": 10**400}),
         (SGD, {"nesterov": True}),
         (SGD, {"clip_norm": -1}),
         (SGD, {"weight_decay": True}),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from shardwise import Partition, StoreError, Table, TableError, store
+from shardwise import IdOutOfRangeError, Partition, StoreError, Table, TableError, store
 from shardwise.cli import app
 from shardwise.optimizers import SGD, Adagrad, Adam, AdamW, Ftrl, RMSprop, RowwiseAdagrad
 from shardwise.store import _state
@@ -356,3 +356,29 @@ def test_state_of_another_shape_is_no_state_of_the_optimizer(tmp_path):
         changed_header(path / name, lambda h: h.update({"adagrad.sum": h.pop("adam.step")}))
     with pytest.raises(TableError, match=r"'adagrad\.sum' of float32"):
         Table.open(path, "c").update([0], np.ones((1, 5)), Adagrad())
+
+
+def test_a_refused_update_changes_no_file(tmp_path):
+    path = tmp_path / "t"
+    fresh().save(path)
+    with Table.open(path, "r+") as table:
+        for _ in range(3):
+            table.update([0, 1], np.ones((2, 5)), SGD())
+        before = sorted(os.listdir(path)), (path / "shardwise.json").read_text()
+        with pytest.raises(IdOutOfRangeError):
+            table.update([0, 60], np.ones((2, 5)), Adam())
+        assert (sorted(os.listdir(path)), (path / "shardwise.json").read_text()) == before
+    assert Table.open(path).describe()["optimizer"] == {"family": "sgd", "step": 3, "state": []}
+
+
+def test_an_optimizer_without_state_takes_the_place_of_state_without_a_step(tmp_path):
+    path = tmp_path / "t"
+    table = fresh()
+    table.update([0], np.zeros((1, 5)), Adam())
+    table._training.counter[0] = 0  # a process that was killed in its first step
+    table.save(path)
+    with Table.open(path, "r+") as table:
+        for _ in range(5):
+            table.update([0, 1], np.ones((2, 5)), SGD())
+    found = Table.open(path, verify=True)
+    assert found.describe()["optimizer"] == {"family": "sgd", "step": 5, "state": []}

@@ -36,13 +36,14 @@ template <int N> struct Constant {
 
 struct Add {
     static constexpr bool weighted = false;
-    static constexpr double nothing = -0.0; // to which any x can be added and gives x, the other zero too
+    /// -0.0, to which any x can be added and gives x, the other zero too. (0 + -0.0 would be 0.)
+    template <class V> static SHARDWISE_INLINE V nothing() { return -V{}; }
     template <class V, class W> static SHARDWISE_INLINE V apply(V sum, V x, W) { return sum + x; }
 };
 
 struct AddWeighted {
     static constexpr bool weighted = true;
-    static constexpr double nothing = -0.0;
+    template <class V> static SHARDWISE_INLINE V nothing() { return Add::nothing<V>(); }
     template <class V, class W> static SHARDWISE_INLINE V apply(V sum, V x, W weight) {
         return sum + x * weight;
     }
@@ -51,7 +52,7 @@ struct AddWeighted {
 /// NaN stays.
 struct Max {
     static constexpr bool weighted = false;
-    static constexpr double nothing = -HUGE_VAL;
+    template <class V> static SHARDWISE_INLINE V nothing() { return V{} - HUGE_VALF; }
     template <class V, class W> static SHARDWISE_INLINE V apply(V most, V x, W) {
         return (x > most) | (x != x) ? x : most;
     }
@@ -59,7 +60,7 @@ struct Max {
 
 struct MaxWeighted {
     static constexpr bool weighted = true;
-    static constexpr double nothing = -HUGE_VAL;
+    template <class V> static SHARDWISE_INLINE V nothing() { return Max::nothing<V>(); }
     template <class V, class W> static SHARDWISE_INLINE V apply(V most, V x, W weight) {
         const V product = x * weight;
         return (product > most) | (product != product) ? product : most;
@@ -127,7 +128,7 @@ SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, si
     for (const Part<Acc> *part = group.parts; part != group.parts + group.num_parts; ++part) {
         V sums[Chunks];
         for (int k = 0; k < Chunks; ++k)
-            sums[k] = part->opens ? V{} + static_cast<Acc>(Op::nothing) : load<V>(group.acc + column + k * L);
+            sums[k] = part->opens ? Op::template nothing<V>() : load<V>(group.acc + column + k * L);
         for (const size_t end = part->end; i < end; ++i) {
             if (Ask && i < group.later)
                 prefetch<3>(group.soon[i], group.ahead);

@@ -155,7 +155,8 @@ def convert(
                 f"expected no metadata for a file, which has no place for it, got "
                 f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
             )
-    if dtype is not None and (kind != "table" or dtype not in ROW_FORMATS):
+    packs = kind == "table" and isinstance(dtype, str) and dtype in ROW_FORMATS
+    if dtype is not None and not packs:
         store.storable_dtype(dtype)
     notify = progress or (lambda stage, done, total: None)
     found = _opened(

@@ -122,13 +122,22 @@ def packed_layout(row_format: str | RowFormat, row_shape: Sequence[int]) -> Layo
     return Layout(shape, np.dtype(np.float32), packed)
 
 
-def layout_of_bytes(array: NDArray[Any], row_format: str, dim: int | None) -> Layout:
+def layout_of_bytes(array: NDArray[Any], row_format: str | None, dim: int | None) -> Layout | None:
     """Return the layout of an array of packed rows, as `Table.from_array` takes them.
 
+    None where rows are not packed.
+
     Raises:
-        OptionError: there is no such format, or `dim` is missing.
+        OptionError: there is no such format, or `dim` is missing or has no meaning.
         TableError: the array does not hold such rows.
     """
+    if row_format is None:
+        if dim is not None:
+            raise OptionError(
+                f"expected row_format with dim={dim!r:.40}, got none; leave dim away where rows "
+                "are not packed"
+            )
+        return None
     packed = as_row_format(row_format)
     if array.ndim != 2 or array.dtype != np.uint8:
         raise TableError(

@@ -74,10 +74,12 @@ def pool_tables(
                [3.  , 4.  , 0.25]], dtype=float32)
     """
     read, bags = _read(tables, include_last_offset)
-    combiners = [combiner] * len(read) if isinstance(combiner, str) else list(combiner)
-    if len(combiners) != len(read):
+    combiners = [combiner] * len(read) if isinstance(combiner, str) else combiner
+    several = isinstance(combiners, (list, tuple))
+    if not several or len(combiners) != len(read):
+        got = len(combiners) if several else repr(combiner)[:60]
         raise OptionError(
-            f"expected one combiner, or one for each of {len(read)} tables, got {len(combiners)}"
+            f"expected one combiner, or one for each of {len(read)} tables, got {got}"
         )
     wanted = _common(read) if dtype is None else float_dtype(dtype)
     widths = [table._layout.width for table in read]

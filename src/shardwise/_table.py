@@ -123,7 +123,7 @@ class Table:
         if isinstance(partition, Partition) and shards == 1:
             shards = partition.num_shards
         cut = as_partition(partition, len(whole), shards)
-        layout = None if row_format is None else layout_of_bytes(whole, row_format, dim)
+        layout = layout_of_bytes(whole, row_format, dim)
         pieces = [_piece(whole, cut, k) for k in range(cut.num_shards)]
         if copy:
             pieces = [private_copy(piece) for piece in pieces]
@@ -172,7 +172,7 @@ class Table:
         sizes = [len(array) for array in arrays]
         cut = as_partition(partition, sum(sizes), len(sizes))
         check_shard_sizes(cut, sizes)
-        layout = None if row_format is None else layout_of_bytes(arrays[0], row_format, dim)
+        layout = layout_of_bytes(arrays[0], row_format, dim)
         return cls._make(arrays, cut, layout=layout)
 
     @classmethod
@@ -776,9 +776,17 @@ class Table:
         how: How,
     ) -> None:
         self._refuse_read_only()
+        if self._layout.packed:
+            raise TableError(
+                f"expected rows of floats to train, got rows packed as {self.row_format}; train a "
+                "table of floats, and quantize it then"
+            )
         checked = check_update(ids, bags, gradients, how, self._shape, self._shards)
-        training = self._trained_by(optimizer)
         slots = optimizer.slots()
+        known = self._training
+        if known is None or known.family != optimizer.family or not known.has(slots):
+            checked.refuse(self._partition, self._shards)  # before state is made, or forgotten
+        training = self._trained_by(optimizer)
         updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
         checked.run(updater, optimizer._rule(training.step + 1))
         training.counter += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -48,6 +49,10 @@ class Training:
     def step(self) -> int:
         """How many updates there were."""
         return int(self.counter[0])
+
+    def has(self, slots: Iterable[Slot]) -> bool:
+        """Whether all of these are kept already."""
+        return all(slot.name in self.state for slot in slots)
 
     def prefetch(self, partition: Partition, ids: NDArray[Any]) -> None:
         """Begin to read the state of rows from the disk; see `Table.prefetch`."""
@@ -140,7 +145,7 @@ def with_rate(optimizer: Any, learning_rate: Any) -> Optimizer:
     Raises:
         OptionError: it is no optimizer.
     """
-    if not isinstance(optimizer, Optimizer):
+    if not isinstance(optimizer, Optimizer) or type(optimizer) is Optimizer:
         hint = "; make one of the class" if isinstance(optimizer, type) else ""
         raise OptionError(
             f"expected an optimizer of shardwise.optimizers, got {optimizer!r:.80}{hint}"
@@ -200,11 +205,16 @@ def as_frozen(frozen: Any, rows: int) -> tuple[NDArray[np.uint8] | None, tuple[i
     """
     if frozen is None:
         return None, (0, 0)
-    if isinstance(frozen, slice):
-        begin, end, step = frozen.indices(rows)
-        if step == 1:
-            return None, (begin, max(begin, end))
-    flags = None if isinstance(frozen, (slice, str)) else np.asarray(frozen)
+    flags = None
+    try:
+        if isinstance(frozen, slice):
+            begin, end, step = frozen.indices(rows)
+            if step == 1:
+                return None, (begin, max(begin, end))
+        elif not isinstance(frozen, str):
+            flags = np.asarray(frozen)
+    except (TypeError, ValueError):  # of no numbers, or ragged
+        pass
     if flags is None or flags.dtype != np.bool_ or flags.shape != (rows,):
         got = repr(frozen)[:60] if flags is None else f"{flags.dtype} of shape {flags.shape}"
         raise OptionError(
@@ -235,6 +245,19 @@ class Checked:
     names: dict[str, Any]
     gradients: NDArray[Any]
     num_rows: int
+
+    def refuse(self, partition: Partition, shards: tuple[NDArray[Any], ...]) -> None:
+        """Raise what `run` would raise of ids and gradients; nothing is changed.
+
+        It is a step in which all rows are frozen, of an optimizer that keeps nothing of them.
+        """
+        first = shards[0]
+        row_bytes = math.prod(first.shape[1:]) * first.dtype.itemsize
+        updater = _native.Updater(
+            partition._core, list(shards), first.dtype.name, row_bytes, [], False
+        )
+        names = self.names | {"frozen": None, "frozen_range": (0, self.num_rows)}
+        replace(self, names=names).run(updater, _native.Rule(kind="sgd", learning_rate=0.0))
 
     def run(self, updater: _native.Updater, rule: _native.Rule) -> None:
         """Change the rows.

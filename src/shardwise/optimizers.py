@@ -82,7 +82,7 @@ class Optimizer:
             value = getattr(self, name)
             try:
                 number = math.nan if isinstance(value, (str, bool)) else float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 number = math.nan
             if not low <= number < high:
                 raise OptionError(

@@ -103,7 +103,8 @@ class InPlace:
                     take_room(descriptor, os.fstat(descriptor).st_size)
                 self._has_room = True
             optimizer = self.manifest.optimizer
-            if optimizer is None or any(slot.name not in training.state for slot in slots):
+            known = optimizer is not None and optimizer.family == training.family
+            if optimizer is None or not known or not training.has(slots):
                 training = self._make_state(training, slots, table)
             elif any(file.xxh128 is not None for file in optimizer.files):
                 self.manifest = forget_checksums(self._path, self.manifest, (), state=True)
