@@ -168,9 +168,7 @@ class EmbeddingBag(TableModule):
             weights = weights.to(rows.dtype)
             rows = rows * weights[:, None]
         count = len(splits) - 1
-        if self.mode == "max":
-            if not len(values):
-                return rows.new_zeros((count, self.embedding_dim), dtype=dtype)
+        if self.mode == "max" and len(values):
             found = torch.nn.functional.embedding_bag(
                 torch.arange(len(values)), rows, torch.from_numpy(splits[:-1]), mode="max"
             )

@@ -42,7 +42,7 @@ class Embedding(TableModule):
         dtype: float16, bfloat16, float32 or float64.
         optimizer: None, or a value of `shardwise.optimizers`.
         table: the rows: in memory, or opened with mode "r+" to be trained in place. With
-            `optimizer=None` it has one shard.
+            `optimizer=None` it has one shard, in memory or of mode "c".
         partition: how the rows are cut, where there is no table.
         shards: into how many shards.
 

@@ -80,11 +80,11 @@ class TableModule(torch.nn.Module):
         self._cut = partition, shards
         self._table, self._seen = table, None
         self._held: list[Gradient] | None = None
-        if table is not None and len(table.shards) == 1:
-            weight = as_tensor(table.shards[0])
+        if table is not None:
+            weight = _memory(table)
         self.num_embeddings: int
         self.embedding_dim: int
-        self.num_embeddings, self.embedding_dim = weight.shape if table is None else table.shape
+        self.num_embeddings, self.embedding_dim = table.shape if table is not None else weight.shape
         self.padding_idx = _as_padding(padding_idx, self.num_embeddings)
         self.max_norm, self.norm_type = max_norm, norm_type
         self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
@@ -128,8 +128,9 @@ class TableModule(torch.nn.Module):
         if name == "weight" and self.__dict__.get("optimizer") is not None:
             if self.__dict__.get("_one") is None:
                 raise AttributeError(
-                    f"expected rows in one array for .weight, got {len(self.table.shards)} shards; "
-                    "read and write module.table"
+                    "expected rows in one array of the memory for .weight, got "
+                    f"{len(self.table.shards)} shards of mode {self.table.mode!r}; read and write "
+                    "module.table"
                 )
             return self.__dict__["_one"]
         return super().__getattr__(name)
@@ -144,8 +145,8 @@ class TableModule(torch.nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.optimizer is not None and self.table._whole is not None:
-            self._one = as_tensor(self.table.shards[0])
+        if self.optimizer is not None:
+            self._one = _memory(self.table)
 
     def _leaf(self) -> Any:
         """What makes autograd call backward: the weight, or what stands for it, or None."""
@@ -342,10 +343,16 @@ def _place(weight: Any) -> tuple[Any, ...]:
     return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device
 
 
-def _whole(table: Table) -> Any:
-    """All rows as one tensor: of one shard its own memory."""
+def _memory(table: Table) -> Any:
+    """All rows as a tensor of their memory; None where they are in many arrays, or in files."""
     one = table._whole
-    return as_tensor(table.lookup(np.arange(len(table))) if one is None else one)
+    return as_tensor(one) if one is not None and one.flags.writeable else None
+
+
+def _whole(table: Table) -> Any:
+    """All rows as a tensor: of their memory, or a copy."""
+    one = _memory(table)
+    return as_tensor(table.lookup(np.arange(len(table)))) if one is None else one
 
 
 def _kept(gradient: Gradient) -> Any:
@@ -382,6 +389,9 @@ def _check_table(table: Any, rows: int | None, dim: int | None, *, whole: bool) 
             f"{len(table.shards)}; pass an optimizer of shardwise.optimizers"
         )
     table._refuse_read_only()
-    # A file of mode "r+" is a map that can be written to; without this torch would only warn.
     if whole and not table.shards[0].flags.writeable:
-        raise TableError("expected rows that can be written to, got a read-only array")
+        raise TableError(
+            "expected rows in memory, which weight can share, got those of a file that is open "
+            f"with mode {table.mode!r}; pass an optimizer of shardwise.optimizers, or open it "
+            'with "c" for a private copy'
+        )
