@@ -302,6 +302,12 @@ class TableModule(torch.nn.Module):
             raise TableError(
                 f"expected the state of {optimizer.family!r}, got that of {extra['family']!r}"
             )
+        if extra is not None and table.mode == "r+":
+            raise TableError(
+                "expected a table in memory to load an optimizer's state into, got one of files, "
+                "which holds its own; open a copy that table.save wrote, or leave out "
+                f"{_EXTRA!r} to begin anew"
+            )
         ids = np.arange(len(table))
         weight = weight.detach().to(device="cpu", dtype=dtype_of_table(table))
         table.write(ids, as_array(weight, "weight"))
