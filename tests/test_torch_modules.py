@@ -468,3 +468,51 @@ def test_what_is_refused():
 def test_what_is_printed():
     assert repr(Embedding(5, 2, padding_idx=1)) == "Embedding(5, 2, padding_idx=1)"
     assert "optimizer=SGD" in repr(EmbeddingBag(5, 2, optimizer=optimizers.SGD()))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("mode", [None, "mean", "max"])
+@pytest.mark.filterwarnings("ignore")  # what torch's compiler warns of, of itself
+def test_a_compiled_graph_stays_whole(backend, mode):
+    torch._dynamo.reset()
+    start, ids = torch.randn(10, 3), torch.tensor([[1, 2], [1, 9]])
+    make = Embedding if mode is None else lambda **options: EmbeddingBag(mode=mode, **options)
+    plain, compiled = (
+        make(_weight=start.clone(), optimizer=optimizers.Adagrad(0.1)) for _ in range(2)
+    )
+    graph = torch.compile(lambda ids: compiled(ids).sin(), backend=backend, fullgraph=True)
+    for module, run in ((plain, lambda ids: plain(ids).sin()), (compiled, graph)):
+        for _ in range(3):
+            run(ids).sum().backward()
+        assert module.table.optimizer_step == 3
+    assert torch.equal(plain.weight, compiled.weight)
+    compiled.eval()
+    assert torch.equal(graph(ids), plain(ids).sin())
+    with pytest.raises(IdOutOfRangeError):
+        graph(ids + 5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sparse_gradient_breaks_the_graph_and_no_more():
+    torch._dynamo.reset()
+    module, ids = Embedding(10, 3), torch.tensor([1, 1])
+    graph = torch.compile(lambda ids: module(ids) * 2, backend="eager")
+    graph(ids).sum().backward()
+    assert module.weight.grad.to_dense()[1].tolist() == [4, 4, 4]
+    with torch.no_grad():
+        whole = torch.compile(lambda ids: module(ids) * 2, backend="eager", fullgraph=True)
+        assert torch.equal(whole(ids), module(ids) * 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_of_a_loader():
+    module = EmbeddingBag(50, 2, optimizer=optimizers.SGD(1), mode="sum")
+    rows = torch.arange(50)[:, None]
+    start = module.weight.clone()
+    module(rows[:1]).sum().backward()  # threads of ours run before the fork
+    loader = torch.utils.data.DataLoader(
+        rows, batch_size=10, num_workers=2, multiprocessing_context="fork"
+    )
+    for ids in loader:
+        module(ids).sum().backward()
+    same(start[1:] - module.weight[1:], torch.ones(49, 2))

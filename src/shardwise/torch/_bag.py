@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from shardwise._errors import BagError, OptionError
-from shardwise.torch._functions import Lookup, Pool, bag_of, clipped, read_bags
+from shardwise.torch._functions import LookUp, bag_of, clipped, read_bags
 from shardwise.torch._module import TableModule
 from shardwise.torch._tensors import as_ids
 
@@ -144,9 +144,10 @@ class EmbeddingBag(TableModule):
         # Of the row with the largest value a sparse gradient must know more than the kernels tell.
         largest = learns and self.mode == "max" and self.optimizer is None
         if self.max_norm is None and not weighted and not largest:
-            return Pool.apply(leaf, ids, offsets, weights, self)
+            return self._look_up(leaf, ids, offsets, weights, True)
         return self._composed(leaf, ids, offsets, weights)
 
+    @torch.compiler.disable
     def _composed(self, leaf: Any, ids: Any, offsets: Any, weights: Any) -> Any:
         """The same by torch's operations on all the rows, which give all gradients."""
         bags = read_bags(ids, offsets, weights, self.include_last_offset)
@@ -159,7 +160,7 @@ class EmbeddingBag(TableModule):
             chosen = torch.from_numpy(kept)
             values = values[chosen]
             weights = None if weights is None else weights[chosen]
-        rows = Lookup.apply(leaf, values, self)
+        rows = LookUp.apply(leaf, values, None, None, self, False)
         if self.max_norm is not None:
             rows = clipped(rows, float(self.max_norm), float(self.norm_type))
         dtype = rows.dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shardwise.torch._functions import Lookup, clipped
+from shardwise.torch._functions import clipped
 from shardwise.torch._module import TableModule
 from shardwise.torch._tensors import as_ids
 
@@ -122,7 +122,7 @@ class Embedding(TableModule):
             IdOutOfRangeError: an id is outside the table.
             IdTypeError: they are no integers.
         """
-        rows = Lookup.apply(self._leaf(), as_ids(input), self)
+        rows = self._look_up(self._leaf(), as_ids(input), None, None, False)
         if self.max_norm is None:
             return rows
         return clipped(rows, float(self.max_norm), float(self.norm_type))

@@ -140,47 +140,50 @@ def wide(gradient: Any, wanted: Any) -> NDArray[Any]:
     return as_array(gradient.to(dtype).contiguous(), "the gradient")
 
 
-class Lookup(torch.autograd.Function):
-    """Rows of ids; `leaf` is the weight, or what stands for it so that backward is called."""
+class LookUp(torch.autograd.Function):
+    """Rows of ids, or of a module of bags a row for each bag; the weights get no gradient here.
+
+    `leaf` is the weight, or what stands for it so that backward is called.
+    """
 
     @staticmethod
-    def forward(ctx: Any, leaf: Any, ids: Any, module: Any) -> Any:
-        ctx.save_for_backward(ids)
-        ctx.module = module
-        return as_tensor(module.table.lookup(as_array(ids, "input")))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
-        (ids,) = ctx.saved_tensors
-        rows = wide(gradient, gradient.dtype).reshape(ids.numel(), gradient.shape[-1])
-        found = Gradient(single(as_array(ids, "input")), None, rows)
-        return ctx.module._receive(found), None, None
-
-
-class Pool(torch.autograd.Function):
-    """Bags of rows, combined in one pass; the weights get no gradient here."""
-
-    @staticmethod
-    def forward(ctx: Any, leaf: Any, ids: Any, offsets: Any, weights: Any, module: Any) -> Any:
+    def forward(
+        ctx: Any, leaf: Any, ids: Any, offsets: Any, weights: Any, module: Any, bags: bool
+    ) -> Any:
         ctx.save_for_backward(ids, offsets, weights)
-        ctx.module = module
-        bags = read_bags(ids, offsets, weights, module.include_last_offset)
-        return as_tensor(
-            module.table._pool(bags, combiner=module.mode, padding_id=module.padding_idx)
-        )
+        ctx.module, ctx.bags = module, bags
+        return look_up(module, ids, offsets, weights, bags)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
-        module = ctx.module
         ids, offsets, weights = ctx.saved_tensors
-        bags = read_bags(ids, offsets, weights, module.include_last_offset)
-        rows = wide(gradient, gradient.dtype)
-        if bags.weights is not None:
-            weights = np.ascontiguousarray(bags.weights, rows.dtype)
-            bags = Bags(bags.values, bags.offsets, weights, bags.lead)
-        return module._receive(Gradient(bags, module.mode, rows)), None, None, None, None
+        found = as_gradient(ctx.module, gradient, ids, offsets, weights, ctx.bags)
+        return ctx.module._receive(found), None, None, None, None, None
+
+
+def look_up(module: Any, ids: Any, offsets: Any, weights: Any, bags: bool | None = None) -> Any:
+    """Return the rows of ids, or a row for each bag: by default for a module of bags."""
+    if not (hasattr(module, "mode") if bags is None else bags):
+        return as_tensor(module.table.lookup(as_array(ids, "input")))
+    found = read_bags(ids, offsets, weights, module.include_last_offset)
+    return as_tensor(module.table._pool(found, combiner=module.mode, padding_id=module.padding_idx))
+
+
+def as_gradient(
+    module: Any, gradient: Any, ids: Any, offsets: Any, weights: Any, bags: bool | None = None
+) -> Gradient:
+    """Return the gradient of what `look_up` returned."""
+    rows = wide(gradient, gradient.dtype)
+    if not (hasattr(module, "mode") if bags is None else bags):
+        return Gradient(
+            single(as_array(ids, "input")), None, rows.reshape(ids.numel(), rows.shape[-1])
+        )
+    found = read_bags(ids, offsets, weights, module.include_last_offset)
+    if found.weights is not None:
+        numbers = np.ascontiguousarray(found.weights, rows.dtype)
+        found = Bags(found.values, found.offsets, numbers, found.lead)
+    return Gradient(found, module.mode, rows)
 
 
 def read_bags(ids: Any, offsets: Any, weights: Any, include_last_offset: bool) -> Bags:

@@ -12,7 +12,8 @@ from shardwise._errors import OptionError, TableError
 from shardwise._partition import Partition
 from shardwise._table import Table
 from shardwise._update import How, check_trained, with_rate
-from shardwise.torch._functions import Gradient, as_sparse, joined, mark_coalesced, summed
+from shardwise.torch._compiled import compiled_look_up, register
+from shardwise.torch._functions import Gradient, LookUp, as_sparse, joined, mark_coalesced, summed
 from shardwise.torch._tensors import as_array, as_tensor, check_device, dtype_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class TableModule(torch.nn.Module):
         self._cut = partition, shards
         self._table, self._seen = table, None
         self._held: list[Gradient] | None = None
+        self._stand_in, self._nothing = torch.empty(0, requires_grad=True), torch.empty(0)
+        self._key = register(self)
         if table is not None:
             weight = _memory(table)
         self.num_embeddings: int
@@ -145,6 +148,7 @@ class TableModule(torch.nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._key = register(self)
         if self.optimizer is not None:
             self._one = _memory(self.table)
 
@@ -154,7 +158,21 @@ class TableModule(torch.nn.Module):
             return self.weight
         if self.frozen or not self.training or not torch.is_grad_enabled():
             return None
-        return torch.empty(0, requires_grad=True)
+        return self._stand_in
+
+    def _look_up(self, leaf: Any, ids: Any, offsets: Any, weights: Any, bags: bool) -> Any:
+        if not torch.compiler.is_compiling():
+            return LookUp.apply(leaf, ids, offsets, weights, self, bags)
+        if self.optimizer is None and leaf.requires_grad and torch.is_grad_enabled():
+            return self._look_up_outside(leaf, ids, offsets, weights, bags)
+        leaf = self._nothing if leaf is None else leaf
+        return compiled_look_up(leaf, ids, offsets, weights, self._key)
+
+    @torch.compiler.disable
+    def _look_up_outside(self, *what: Any) -> Any:
+        """Outside of a compiled graph, which holds no sparse gradients."""
+        leaf, ids, offsets, weights, bags = what
+        return LookUp.apply(leaf, ids, offsets, weights, self, bags)
 
     def _receive(self, gradient: Gradient) -> Any:
         """Take a gradient: return that of the weight, or change the rows."""
