@@ -14,11 +14,12 @@ from shardwise import (  # noqa: E402
     IdOutOfRangeError,
     IdTypeError,
     OptionError,
+    PartitionError,
     Table,
     TableError,
     optimizers,
 )
-from shardwise.torch import Embedding, EmbeddingBag  # noqa: E402
+from shardwise.torch import Embedding, EmbeddingBag, embedding_lookup  # noqa: E402
 
 MODES = ("sum", "mean", "max")
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -516,3 +517,40 @@ def test_workers_of_a_loader():
     for ids in loader:
         module(ids).sum().backward()
     same(start[1:] - module.weight[1:], torch.ones(49, 2))
+
+
+@pytest.mark.parametrize("strategy", ["mod", "div"])
+@pytest.mark.parametrize("tail", [(3,), (2, 2), ()])
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+def test_gradients_of_shards(strategy, tail, max_norm):
+    whole = torch.randn(8, *tail, dtype=torch.float64)
+    cut = [whole[k::3] for k in range(3)] if strategy == "mod" else whole.tensor_split(3)
+    cut = [shard.clone().requires_grad_(k != 1) for k, shard in enumerate(cut)]
+    ids = torch.tensor([[7, 0, 7], [3, 4, 1]])
+
+    def run(*shards):
+        return embedding_lookup(list(shards), ids, strategy, max_norm=max_norm)
+
+    if max_norm is None:
+        assert torch.equal(run(*cut), whole[ids])
+    assert torch.autograd.gradcheck(run, cut)
+    run(*cut).sum().backward()
+    dense = [shard.grad for shard in cut]
+    for shard in cut:
+        shard.grad = None
+    embedding_lookup(cut, ids, strategy, max_norm=max_norm, sparse=True).sum().backward()
+    assert dense[1] is cut[1].grad is None
+    for k in (0, 2):
+        same(cut[k].grad, dense[k])
+
+
+def test_shards_that_are_refused():
+    with pytest.raises(TableError, match="tensors"):
+        embedding_lookup([np.zeros((2, 2))], [0])
+    with pytest.raises(TableError, match="dtype"):
+        embedding_lookup(torch.zeros(2, 2, dtype=torch.int32), [0])
+    with pytest.raises(PartitionError):
+        embedding_lookup([torch.zeros(1, 2), torch.zeros(3, 2)], [0])
+    with pytest.raises(IdOutOfRangeError):
+        embedding_lookup(torch.zeros(2, 2), [2])
+    assert embedding_lookup(torch.zeros(2, 2), []).shape == (0, 2)

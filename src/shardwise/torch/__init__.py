@@ -12,3 +12,4 @@ except ImportError:
 
 from shardwise.torch._bag import EmbeddingBag as EmbeddingBag
 from shardwise.torch._embedding import Embedding as Embedding
+from shardwise.torch._lookup import embedding_lookup as embedding_lookup
