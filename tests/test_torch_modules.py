@@ -327,8 +327,9 @@ def test_the_memory_is_the_tables():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 @pytest.mark.parametrize("fused", [False, True])
-def test_copies_are_apart(copied, fused):
-    module = EmbeddingBag(10, 4, optimizer=optimizers.Adagrad(1) if fused else None)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_copies_are_apart(copied, fused, shards):
+    module = EmbeddingBag(10, 4, shards=shards, optimizer=optimizers.Adagrad(1) if fused else None)
     ids = torch.tensor([[1, 2]])
     module(ids).sum().backward()
     twin = copied(module)
@@ -339,6 +340,7 @@ def test_copies_are_apart(copied, fused):
     assert not twin(ids).any()
     assert torch.equal(module.weight, before)
     assert twin.table.optimizer_step == int(fused)
+    assert twin.table.partition == module.table.partition
 
 
 @pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])
@@ -464,6 +466,19 @@ def test_what_is_refused():
         Embedding()
     with pytest.raises(OptionError, match="mode"):
         EmbeddingBag(5, 2, mode="sqrtn")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_rows_that_lie_in_columns(fused):
+    columns = nn.Parameter(torch.randn(3, 5).T)
+    optimizer = optimizers.SGD(1) if fused else None
+    module = Embedding(_weight=columns, optimizer=optimizer)
+    module(torch.tensor([4])).sum().backward()
+    with torch.no_grad():
+        module.weight[0] = 0
+    assert not module(torch.tensor([0])).any()
+    if fused:
+        same(module.weight[4], columns.detach()[4] - 1)
 
 
 def test_what_is_printed():

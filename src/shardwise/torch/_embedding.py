@@ -36,7 +36,7 @@ class Embedding(TableModule):
         norm_type: the p of that norm.
         scale_grad_by_freq: divide the gradient of each id by how often it is among the ids.
         sparse: whether the gradient of `weight` is sparse. torch's default is False.
-        _weight: the rows, whose memory is used.
+        _weight: the rows, whose memory is used where each lies in one piece.
         _freeze: they do not learn.
         device: the CPU, or None.
         dtype: float16, bfloat16, float32 or float64.

@@ -72,6 +72,9 @@ class TableModule(torch.nn.Module):
                     f"expected _weight of shape ({rows}, {dim}), got {tuple(weight.shape)}"
                 )
             dtype_of(weight.dtype)
+            weight = weight.detach()
+            if weight.stride(-1) != 1:  # a table's rows lie in one piece each
+                weight = weight.contiguous()
         elif rows is not None and dim is not None:
             number = dtype_of(dtype or torch.get_default_dtype())
             weight = as_tensor(_native.empty((rows, dim), number))
@@ -142,15 +145,16 @@ class TableModule(torch.nn.Module):
         state: dict[str, Any] = self.__dict__.copy()
         if self.optimizer is None:  # a copy of the weight has another place
             state["_table"] = state["_seen"] = None
-        else:
-            state["_one"] = None
+        elif self._one is not None:  # the shards are views of it, and shall be again
+            state["_table"], state["_training"] = None, self.table._training
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._key = register(self)
-        if self.optimizer is not None:
-            self._one = _memory(self.table)
+        if self.optimizer is not None and self._one is not None:
+            self._table = self._cut_up(self._one)
+            self._table._training = self.__dict__.pop("_training")
 
     def _leaf(self) -> Any:
         """What makes autograd call backward: the weight, or what stands for it, or None."""
