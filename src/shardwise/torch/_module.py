@@ -14,6 +14,7 @@ from shardwise._table import Table
 from shardwise._update import How, check_trained, with_rate
 from shardwise.torch._compiled import compiled_look_up, register
 from shardwise.torch._functions import Gradient, LookUp, as_sparse, joined, mark_coalesced, summed
+from shardwise.torch._state import dtype_of_table, memory, optimizer_state, restore, whole
 from shardwise.torch._tensors import as_array, as_tensor, check_device, dtype_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class TableModule(torch.nn.Module):
         self._stand_in, self._nothing = torch.empty(0, requires_grad=True), torch.empty(0)
         self._key = register(self)
         if table is not None:
-            weight = _memory(table)
+            weight = memory(table)
         self.num_embeddings: int
         self.embedding_dim: int
         self.num_embeddings, self.embedding_dim = table.shape if table is not None else weight.shape
@@ -262,14 +263,9 @@ class TableModule(torch.nn.Module):
         if self.optimizer is None:
             return
         table = self.table
-        destination[prefix + "weight"] = _whole(table)
-        training = table._training
-        if training is not None and training.step:
-            state = {
-                name: _whole(Table.from_shards(arrays, table.partition))
-                for name, arrays in training.state.items()
-            }
-            extra = {"family": training.family, "step": training.step, "state": state}
+        destination[prefix + "weight"] = whole(table)
+        extra = optimizer_state(table)
+        if extra is not None:
             destination[prefix + _EXTRA] = extra
 
     def _load_from_state_dict(
@@ -313,35 +309,9 @@ class TableModule(torch.nn.Module):
             )
             return
         try:
-            self._restore(weight, extra)
+            restore(self.table, self.optimizer, weight, extra)
         except (TableError, OptionError) as error:
             error_msgs.append(f"{prefix}weight: {error}")
-
-    def _restore(self, weight: Any, extra: Any) -> None:
-        table, optimizer = self.table, self.optimizer
-        assert optimizer is not None
-        if extra is not None and extra["family"] != optimizer.family:
-            raise TableError(
-                f"expected the state of {optimizer.family!r}, got that of {extra['family']!r}"
-            )
-        if extra is not None and table.mode == "r+":
-            raise TableError(
-                "expected a table in memory to load an optimizer's state into, got one of files, "
-                "which holds its own; open a copy that table.save wrote, or leave out "
-                f"{_EXTRA!r} to begin anew"
-            )
-        ids = np.arange(len(table))
-        weight = weight.detach().to(device="cpu", dtype=dtype_of_table(table))
-        table.write(ids, as_array(weight, "weight"))
-        table.reset_optimizer()
-        if extra is None:
-            return
-        training = table._trained_by(optimizer)
-        for name, arrays in training.state.items():
-            if name in extra["state"]:
-                values = as_array(extra["state"][name], name)
-                Table.from_shards(arrays, table.partition).write(ids, values)
-        training.counter[0] = extra["step"]
 
     def extra_repr(self) -> str:
         """Return what torch prints of the module."""
@@ -362,25 +332,8 @@ class TableModule(torch.nn.Module):
     }
 
 
-def dtype_of_table(table: Table) -> Any:
-    """Return torch's dtype of a table's rows."""
-    return getattr(torch, table.dtype.name)
-
-
 def _place(weight: Any) -> tuple[Any, ...]:
     return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device
-
-
-def _memory(table: Table) -> Any:
-    """All rows as a tensor of their memory; None where they are in many arrays, or in files."""
-    one = table._whole
-    return as_tensor(one) if one is not None and one.flags.writeable else None
-
-
-def _whole(table: Table) -> Any:
-    """All rows as a tensor: of their memory, or a copy."""
-    one = _memory(table)
-    return as_tensor(table.lookup(np.arange(len(table)))) if one is None else one
 
 
 def _kept(gradient: Gradient) -> Any:
