@@ -379,6 +379,22 @@ def test_the_state_of_another_optimizer_is_refused():
     assert torch.equal(sgd.weight, before)
 
 
+def test_a_broken_state_changes_nothing():
+    module = Embedding(4, 2, optimizer=optimizers.Adam())
+    module(torch.tensor([1])).sum().backward()
+    state = copy.deepcopy(module.state_dict())
+    plain = Embedding(4, 2, optimizer=optimizers.Adam(corrected=True))
+    plain.load_state_dict(state)  # of rows that have missed no step
+    assert plain.table.optimizer_state["adam.step"][0].tolist() == [1, 1, 1, 1]
+    before = module.weight.clone()
+    state["weight"] += 1
+    state["_extra_state"]["state"]["adam.exp_avg"] = torch.zeros(3, 2)
+    with pytest.raises(RuntimeError, match="expected rows of shape"):
+        module.load_state_dict(state)
+    assert torch.equal(module.weight, before)
+    assert module.table.optimizer_step == 1
+
+
 def test_files_are_trained_in_place(tmp_path):
     Table.from_array(np.zeros((6, 2), np.float32), shards=2).save(tmp_path / "t")
     with pytest.raises(TableError, match=r'"r\+"'):

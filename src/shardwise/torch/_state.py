@@ -9,6 +9,7 @@ import torch
 
 from shardwise._errors import TableError
 from shardwise._table import Table
+from shardwise._update import Training, make_state
 from shardwise.torch._tensors import as_array, as_tensor
 
 if TYPE_CHECKING:
@@ -66,15 +67,16 @@ def restore(table: Table, optimizer: Optimizer, weight: Any, extra: Any) -> None
             "which holds its own; open a copy that table.save wrote, or leave out "
             "'_extra_state' to begin anew"
         )
-    ids = np.arange(len(table))
+    ids, training = np.arange(len(table)), None
+    if extra is not None:
+        training = Training(optimizer.family, np.array([extra["step"]], np.int64))
+        for slot in optimizer.slots():
+            arrays = make_state(slot, table.shards, training.step)
+            if slot.name in extra["state"]:
+                values = as_array(extra["state"][slot.name], slot.name)
+                Table.from_shards(arrays, table.partition).write(ids, values)
+            training.state[slot.name] = arrays
     weight = weight.detach().to(device="cpu", dtype=dtype_of_table(table))
     table.write(ids, as_array(weight, "weight"))
     table.reset_optimizer()
-    if extra is None:
-        return
-    training = table._trained_by(optimizer)
-    for name, arrays in training.state.items():
-        if name in extra["state"]:
-            values = as_array(extra["state"][name], name)
-            Table.from_shards(arrays, table.partition).write(ids, values)
-    training.counter[0] = extra["step"]
+    table._training = training
