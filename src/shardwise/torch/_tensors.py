@@ -1,0 +1,89 @@
+"""Tensors of the CPU as arrays and back, without a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shardwise._errors import IdTypeError, OptionError, TableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TRAINED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_device(tensor: Any, name: str) -> None:
+    """Refuse what does not lie in the memory of the CPU.
+
+    Raises:
+        OptionError: it lies on another device.
+    """
+    if tensor.device.type != "cpu":
+        raise OptionError(
+            f"expected {name} on the CPU, got {tensor.device}: rows are read and trained there; "
+            f"pass {name}.cpu(), and move the result"
+        )
+
+
+def as_array(tensor: Any, name: str) -> NDArray[Any]:
+    """Return a tensor as an array of the same memory; bfloat16 as that of ml_dtypes.
+
+    Raises:
+        OptionError: it lies on another device.
+    """
+    check_device(tensor, name)
+    tensor = tensor.detach()
+    if tensor.dtype != torch.bfloat16:
+        array: NDArray[Any] = tensor.numpy()
+        return array
+    import ml_dtypes
+
+    bits: NDArray[Any] = tensor.view(torch.int16).numpy()
+    return bits.view(ml_dtypes.bfloat16)
+
+
+def as_tensor(array: NDArray[Any]) -> Any:
+    """Return an array as a tensor of the same memory."""
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+
+def as_ids(ids: Any, name: str = "input") -> Any:
+    """Return ids as a tensor of integers.
+
+    Raises:
+        IdTypeError: they are no integers.
+        OptionError: they lie on another device.
+    """
+    if not isinstance(ids, torch.Tensor):
+        try:
+            ids = torch.as_tensor(ids)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise IdTypeError(
+                f"expected {name} as a tensor of integers, got {type(ids).__name__} ({error})"
+            ) from None
+        if ids.numel() == 0 and ids.dtype == torch.get_default_dtype():
+            ids = ids.long()  # what torch makes of an empty list
+    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
+        raise IdTypeError(
+            f"expected {name} of an integer dtype, got {ids.dtype} (shape {tuple(ids.shape)})"
+        )
+    check_device(ids, name)
+    return ids
+
+
+def dtype_of(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype of arrays for one of torch's.
+
+    Raises:
+        TableError: rows of it cannot be trained.
+    """
+    if dtype not in _TRAINED:
+        raise TableError(
+            f"expected a dtype of {', '.join(str(d)[6:] for d in _TRAINED)}, got {dtype}"
+        )
+    return as_array(torch.empty(0, dtype=dtype), "weight").dtype
