@@ -264,7 +264,7 @@ def test_quantization_error_of_odd_rows():
     ) == QuantizationLoss(0, 0, 1)
     zeros = np.zeros((2, 3), np.float32)
     packed = quantize_rows(zeros, "int8")
-    assert quantization_error(zeros, packed, "int8") == (0, 0, 1)
+    assert quantization_error(zeros, packed, "int8") == QuantizationLoss(0, 0, 1)
     assert quantization_error(zeros + np.float32([[0], [2]]), packed, "int8") == (
         2,
         pytest.approx(math.sqrt(2)),
