@@ -236,15 +236,17 @@ class Checked:
     gradients: NDArray[Any]
     num_rows: int
 
-    def run(self, updater: _native.Updater, rule: _native.Rule) -> None:
-        """Change the rows.
+    def run(
+        self, updater: _native.Updater, rule: _native.Rule, changed: NDArray[np.uint8] | None
+    ) -> None:
+        """Change the rows; set their bits in `changed`.
 
         Raises:
             IdOutOfRangeError: an id is outside the table; nothing is changed.
             TableError: a gradient is not finite, and may not be; nothing is changed.
         """
         try:
-            updater.update(gradients=self.gradients, rule=rule, **self.names)
+            updater.update(gradients=self.gradients, rule=rule, changed=changed, **self.names)
         except _native.RefusedUpdate as error:
             what, *numbers = str(error).split()
             if what == "id":
