@@ -763,7 +763,7 @@ class Table:
 
         After an error no row and no state is changed. One thread at a time may update a table. With
         mode "r+" a process that is killed leaves at most one row a thread half changed, and of its
-        last step some rows changed and some not: go on from a copy that was saved.
+        last step some rows changed and some not: go on from a `checkpoint`.
 
         Example:
             >>> import numpy as np
