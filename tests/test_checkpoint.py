@@ -1,5 +1,6 @@
 """Checkpoints: a chain of a base and of what changed, restored to the same bits."""
 
+import contextlib
 import json
 import os
 import random
@@ -463,6 +464,33 @@ def test_a_chain_on_another_base(tmp_path):
     shutil.rmtree(kept / "base-1")
     other.save(kept / "base-1")
     assert_refused(kept, tmp_path, "expected the base")
+
+
+def test_files_with_bytes_changed_at_random(tmp_path):
+    kept, _ = victim(tmp_path)
+    shutil.copytree(kept, tmp_path / "sound")
+    rng, refused = random.Random(5), 0
+    for attempt in range(150):
+        shutil.rmtree(kept)
+        shutil.copytree(tmp_path / "sound", kept)
+
+        def change(data, among):
+            for _ in range(rng.choice((1, 1, 3))):
+                data[rng.randrange(min(among, len(data)))] = rng.choice(b'\x00\xff09{}[],"-e')
+
+        if attempt % 2:
+            forged(kept, rng.randrange(3), lambda data: change(data, 700))
+        else:
+            data = bytearray((kept / "checkpoint.json").read_bytes())
+            change(data, len(data))
+            (kept / "checkpoint.json").write_bytes(data)
+        try:
+            store.restore(kept, tmp_path / "out", overwrite=True)
+        except StoreError:
+            refused += 1
+        with contextlib.suppress(StoreError):
+            store.describe_checkpoint(kept)
+    assert refused > 75
 
 
 # ---- the command line ----
