@@ -190,6 +190,20 @@ def test_a_base_where_deltas_would_be_larger(tmp_path):
     assert_restores(kept, table, tmp_path)
 
 
+def test_a_base_where_deltas_are_many(tmp_path):
+    table, kept = Table.from_array(np.zeros((300_000, 1)), copy=True), tmp_path / "kept"
+    table.checkpoint(kept)
+    for k in range(256):
+        table.write([k], [[k]])
+        table.checkpoint(kept)
+    assert len(chain_of(kept)["deltas"]) == 256
+    assert_restores(kept, table, tmp_path)
+    table.write([7], [[0]])
+    table.checkpoint(kept)
+    assert chain_of(kept)["base"]["directory"] == "base-2"
+    assert_restores(kept, table, tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (5, 0), (7,), (3, 2, 2), (9, 1)])
 def test_shapes_of_all_kinds(tmp_path, shape):
     table = Table.from_array(np.zeros(shape, np.float32), shards=2, copy=True)

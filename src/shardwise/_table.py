@@ -335,10 +335,10 @@ class Table:
         """Write the rows, and what an optimizer keeps of them, that changed since the last one.
 
         The first checkpoint of a table at `path` is a copy of all of it, and so is one after which
-        the files of changes would be larger than that copy, or one after the optimizer's state was
-        made or forgotten. From then on the table notes which rows `update`, `update_pool` and
-        `write` change, in one bit a row: of 10^9 rows 125 MB, if all of them change. Whatever
-        happens, `path` holds the last checkpoint or this one.
+        the files of changes would be larger than that copy, or more than 256, or one after the
+        optimizer's state was made or forgotten. From then on the table notes which rows `update`,
+        `update_pool` and `write` change, in one bit a row: of 10^9 rows 125 MB, if all of them
+        change. Whatever happens, `path` holds the last checkpoint or this one.
 
         Args:
             path: a directory for checkpoints of this table alone; it is made. A table of the same

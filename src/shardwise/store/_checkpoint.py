@@ -34,6 +34,7 @@ from shardwise.store._state import STEP
 from shardwise.store._write import as_stored, stored_layout, write_table
 
 _BLOCK_BYTES = 16 << 20
+_MOST_DELTAS = 256  # all are mapped at once to restore them, and a process may open about 1,000
 
 
 def write_checkpoint(
@@ -115,7 +116,9 @@ def kept_of(table: Table) -> tuple[str, ...] | None:
 
 
 def _add_delta(table: Table, place: str, old: Chain, changes: Changes) -> Chain | None:
-    """Write the rows that changed; None where a base is due, for it would be smaller."""
+    """Write the rows that changed; None where a base is due: the deltas are many, or large."""
+    if len(old.deltas) >= _MOST_DELTAS:
+        return None
     layout = stored_layout(
         table.row_format if table._layout.packed else table.dtype, table.shape[1:], table.dtype
     )
@@ -147,7 +150,7 @@ def _add_delta(table: Table, place: str, old: Chain, changes: Changes) -> Chain 
     write(lambda ids: as_stored(stored.lookup(ids), layout, 0), layout.row_bytes)
     for arrays in state.values():
         rows = _rows(table, arrays)
-        write(rows, arrays[0][:0].itemsize * math.prod(arrays[0].shape[1:]))
+        write(rows, arrays[0].itemsize * math.prod(arrays[0].shape[1:]))
     step = 0
     if training is not None:
         step = training.step
