@@ -72,6 +72,8 @@ ShardwiseWarning(UserWarning)
 SparseIds(indices: ForwardRef('Any'), values: ForwardRef('Any'), dense_shape: ForwardRef('Any'))
 StoreError(ShardwiseError, ValueError)
 Table()
+Table.checkpoint(path: str | os.PathLike[str], *, overwrite: bool = False, whole: bool = False,
+    progress: Callable[[int, int], object] | None = None) -> None
 Table.close() -> None
 Table.create(path: str | os.PathLike[str], rows: int, dim: int | tuple[int, ...], dtype: Any =
     'float32', *, row_format: str | None = None, shards: int = 1, partition: str | Partition =
@@ -98,6 +100,8 @@ Table.pool(ids: Any, offsets: Any = None, *, weights: Any = None, combiner: Comb
 Table.prefetch(ids: Any) -> None
 Table.quantize(row_format: str) -> Table
 Table.reset_optimizer() -> None
+Table.restore(checkpoint: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool
+    = False, progress: Callable[[int, int], object] | None = None) -> Table
 Table.row_format: str
 Table.save(path: str | os.PathLike[str], *, overwrite: bool = False, metadata: Mapping[str, Any] |
     None = None) -> None
@@ -294,6 +298,7 @@ store.Stored(table: Table, vocabulary: Vocabulary | None, manifest: Manifest)
 store.create_table(path: str | os.PathLike[str], shape: tuple[int, ...], *, dtype: Any, row_format:
     str | None = None, partition: Partition, initializer: Any, overwrite: bool = False, metadata:
     Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None = None) -> None
+store.describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any] | None
 store.open_table(path: str | os.PathLike[str], mode: Mode = 'r', *, verify: bool = False) -> Stored
 store.open_vocabulary(path: str | os.PathLike[str]) -> Vocabulary
 store.refuse_existing(path: str | os.PathLike[str]) -> None
@@ -301,6 +306,10 @@ store.reshard(source: str | os.PathLike[str], path: str | os.PathLike[str], *, s
     None, partition: str | Partition | None = None, dtype: Any = None, overwrite: bool = False,
     metadata: Mapping[str, Any] | None = None, progress: Callable[[int, int], object] | None =
     None) -> Manifest
+store.restore(checkpoint: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool
+    = False, progress: Callable[[int, int], object] | None = None) -> Manifest
+store.restore_table(checkpoint: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite:
+    bool = False, progress: Callable[[int, int], object] | None = None) -> Table
 store.save_vocabulary(path: str | os.PathLike[str], vocabulary: Vocabulary, *, overwrite: bool =
     False) -> None
 store.storable_dtype(dtype: Any) -> np.dtype[Any]
@@ -312,6 +321,8 @@ store.write_blocks(path: str | os.PathLike[str], blocks: Iterable[NDArray[Any]],
     tuple[int, ...], dtype: Any, row_format: str | None = None, partition: Partition, vocabulary:
     Vocabulary | None = None, overwrite: bool = False, metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None) -> None
+store.write_checkpoint(table: Table, path: str | os.PathLike[str], *, overwrite: bool = False,
+    whole: bool = False, progress: Callable[[int, int], object] | None = None) -> None
 store.write_table(path: str | os.PathLike[str], table: Table, *, vocabulary: Vocabulary | None =
     None, dtype: Any = None, overwrite: bool = False, metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None) -> None

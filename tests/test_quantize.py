@@ -264,12 +264,9 @@ def test_quantization_error_of_odd_rows():
     ) == QuantizationLoss(0, 0, 1)
     zeros = np.zeros((2, 3), np.float32)
     packed = quantize_rows(zeros, "int8")
-    assert quantization_error(zeros, packed, "int8") == QuantizationLoss(0, 0, 1)
-    assert quantization_error(zeros + np.float32([[0], [2]]), packed, "int8") == (
-        2,
-        pytest.approx(math.sqrt(2)),
-        0.5,
-    )
+    assert quantization_error(zeros, packed, "int8")[:3] == (0, 0, 1)
+    moved = quantization_error(zeros + np.float32([[0], [2]]), packed, "int8")
+    assert moved[:3] == (2, pytest.approx(math.sqrt(2)), 0.5)
     huge = np.float32([[1e38, -1e38], [1e-40, -1e-40]])
     assert quantization_error(huge[:1], quantize_rows(huge[:1], "int8"), "int8").mean_cosine > 0.999
     with pytest.raises(TableError, match="as many rows"):

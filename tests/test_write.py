@@ -492,7 +492,7 @@ def test_verified_while_it_is_changed_and_given_new_checksums(tmp_path):
         table.write([0], 5)
     store.update_checksums(tmp_path / "t")
     path = str(tmp_path / "t")
-    found = _verify._check_files(path, before.data_files(), None)
+    found = _verify.check_files(path, before.data_files(), None)
     assert {one.state for one in found} == {"ok", "damaged"}
     settled = _verify._settle(path, before, found)
     assert {one.state for one in settled} == {"ok", "unknown"}

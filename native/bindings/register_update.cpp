@@ -14,6 +14,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "arrays.h"
+#include "core/scatter.h"
 #include "core/update.h"
 
 namespace nb = nanobind;
@@ -53,6 +54,15 @@ RuleKind rule_kind_of(const std::string &name) {
 
 using Offsets = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Flags = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bits = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using RowIds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void mark(const Bits &changed, const RowIds &ids, std::uint64_t num_rows) {
+    if (changed.shape(0) < num_rows / 8 + (num_rows % 8 != 0))
+        throw nb::value_error("expected a bit for each row");
+    const ReleasedGil free;
+    mark_rows(ids.data(), ids.shape(0), num_rows, changed.data());
+}
 
 /// The rows of a table and an optimizer's state beside them, where they lie, to be written to.
 class Updater {
@@ -97,7 +107,7 @@ public:
                 const std::string &policy, std::uint64_t stand_in, std::optional<std::int64_t> padding,
                 bool skip_negative, bool skip_weightless, bool check_finite,
                 const std::optional<Flags> &frozen, std::pair<std::uint64_t, std::uint64_t> frozen_range,
-                std::optional<std::uint64_t> seed) const {
+                std::optional<std::uint64_t> seed, const std::optional<Bits> &changed) const {
         const std::optional<IdArray> array = as_id_array(ids);
         if (!array)
             throw nb::type_error("ids must be a contiguous array of integers");
@@ -148,6 +158,12 @@ public:
         }
         task.frozen_begin = frozen_range.first;
         task.frozen_end = frozen_range.second;
+        if (changed) {
+            const std::uint64_t num_rows = task.rows.partition.num_rows;
+            if (changed->shape(0) < num_rows / 8 + (num_rows % 8 != 0))
+                throw nb::value_error("expected a bit for each row");
+            task.changed = changed->data();
+        }
         task.rule = rule;
         const Slots slots = slots_of(rule, task.rows.dim);
         for (std::size_t k = 0; k < most_states; ++k) {
@@ -245,15 +261,21 @@ void register_update(nb::module_ &m) {
              "weights"_a.none(), "gradients"_a, "rule"_a, "combiner"_a, "policy"_a, "stand_in"_a,
              "padding"_a.none(), "skip_negative"_a, "skip_weightless"_a, "check_finite"_a,
              "frozen"_a.none().noconvert(), "frozen_range"_a, "seed"_a.none(),
+             "changed"_a.none().noconvert() = nb::none(),
              nb::sig("def update(self, *, ids: numpy.typing.NDArray[typing.Any], "
                      "offsets: numpy.typing.NDArray[numpy.int64] | None, "
                      "weights: numpy.typing.NDArray[typing.Any] | None, "
                      "gradients: numpy.typing.NDArray[typing.Any], rule: Rule, combiner: str, policy: str, "
                      "stand_in: int, padding: int | None, skip_negative: bool, skip_weightless: bool, "
                      "check_finite: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, "
-                     "frozen_range: tuple[int, int], seed: int | None) -> None"),
+                     "frozen_range: tuple[int, int], seed: int | None, "
+                     "changed: numpy.typing.NDArray[numpy.uint8] | None = None) -> None"),
              "Applies a gradient for each id, or with `offsets` one for each bag; all or nothing is changed "
-             "where ids or gradients are refused.");
+             "where ids or gradients are refused. The rows' bits in `changed` are set.");
+    m.def("mark_rows", &mark, "changed"_a.noconvert(), "ids"_a.noconvert(), "num_rows"_a,
+          nb::sig("def mark_rows(changed: numpy.typing.NDArray[numpy.uint8], "
+                  "ids: numpy.typing.NDArray[numpy.int64], num_rows: int) -> None"),
+          "Sets the bits of ids; those outside the rows are passed over.");
 }
 
 } // namespace shardwise

@@ -83,6 +83,14 @@ void scatter(const Scatter &task) {
     });
 }
 
+void mark_rows(const std::int64_t *ids, std::size_t count, std::uint64_t num_rows, std::uint8_t *changed) {
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto row = static_cast<std::uint64_t>(ids[i]);
+        if (row < num_rows)
+            changed[row / 8] = static_cast<std::uint8_t>(changed[row / 8] | 1U << row % 8);
+    }
+}
+
 #if defined(_WIN32)
 int write_to_files(const Scatter &, const ShardFile *, Watch &) {
     return 40; // ENOSYS

@@ -301,6 +301,14 @@ template <class Entry> void run_cold(const SortedUpdate &work) {
     }
 }
 
+/// Sets the bits of the rows, in their order, before any is changed.
+template <class Entry> void mark_changed(const SortedUpdate &work, std::uint8_t *changed) {
+    for (std::size_t i = 0; i < work.count; ++i) {
+        const std::uint64_t row = row_of<Entry>(work, i);
+        changed[row / 8] = static_cast<std::uint8_t>(changed[row / 8] | 1U << row % 8);
+    }
+}
+
 template <class Entry>
 Refused update_as(const Update &task, Watch *watch, unsigned row_bits, unsigned payload_bits) {
     const UpdateKernels &kernel = *kernels[level()];
@@ -349,6 +357,8 @@ Refused update_as(const Update &task, Watch *watch, unsigned row_bits, unsigned 
     work.count = static_cast<std::size_t>(std::lower_bound(sorted, sorted + count, beyond) - sorted);
     if (work.count == 0 || task.rows.dim == 0)
         return {};
+    if (task.changed != nullptr)
+        mark_changed<Entry>(work, task.changed);
     if (watch != nullptr && watch->finds_cold(task.rows))
         run_cold<Entry>(work);
     else

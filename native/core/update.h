@@ -74,6 +74,8 @@ struct Update {
     std::uint64_t frozen_begin = 0;       // and so do the rows of this range
     std::uint64_t frozen_end = 0;
 
+    std::uint8_t *changed = nullptr; // a bit for each row, which is set where the row is changed; or null
+
     Rule rule;
     State state[most_states];
     bool stochastic = false; // rows of 16 bits are rounded up or down by chance, by this seed and the step

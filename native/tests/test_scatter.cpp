@@ -162,9 +162,18 @@ void check_files(const Case &c) {
 }
 #endif
 
+void test_marks() {
+    std::vector<std::uint8_t> changed(2);
+    const std::vector<std::int64_t> ids = {9, 0, 9, -1, 10, 7, INT64_MAX, INT64_MIN};
+    mark_rows(ids.data(), ids.size(), 10, changed.data());
+    CHECK(changed[0] == 0b10000001 && changed[1] == 0b10);
+    mark_rows(ids.data(), 0, 10, nullptr);
+}
+
 } // namespace
 
 int main() {
+    test_marks();
     const Partition partitions[] = {
         Partition::mod(1000, 1), Partition::mod(1000, 7),
         Partition::div(1000, 7), Partition::ranges({0, 0, 3, 900, 1000}),

@@ -189,12 +189,17 @@ void test_refused() {
     auto wrong = gradients;
     wrong[5] = std::nan("");
     task.gradients = reinterpret_cast<const std::byte *>(wrong.data());
+    std::vector<std::uint8_t> changed(2);
+    task.changed = changed.data();
     CHECK(update(task).number == 5);
+    CHECK(changed[0] == 0 && changed[1] == 0);
     for (std::int64_t id = 0; id < 10; ++id)
         CHECK(table.at(id, 0) == 0);
     task.check_finite = false;
     CHECK(!update(task).any());
     CHECK(std::isnan(table.at(3, 1)) && table.at(1, 0) != 0);
+    CHECK(changed[0] == 0b1110 && changed[1] == 0);
+    changed = {0, 0b10};
     std::vector<std::uint8_t> frozen(10);
     frozen[1] = 1;
     task.frozen = frozen.data();
@@ -204,6 +209,7 @@ void test_refused() {
     const double before[] = {table.at(1, 0), table.at(2, 0)};
     CHECK(!update(task).any());
     CHECK(table.at(1, 0) == before[0] && table.at(2, 0) == before[1]);
+    CHECK(changed[0] == 0 && changed[1] == 0b10); // no frozen row, and what was set stays set
 }
 
 void test_small_floats() {

@@ -263,7 +263,10 @@ class Updater:
 
     def __init__(self, partition: Partition, shards: list[numpy.typing.NDArray[Any]], format: str, row_bytes: int, states: list[list[numpy.typing.NDArray[Any]] | None], mapped: bool) -> None: ...
 
-    def update(self, *, ids: numpy.typing.NDArray[Any], offsets: numpy.typing.NDArray[numpy.int64] | None, weights: numpy.typing.NDArray[Any] | None, gradients: numpy.typing.NDArray[Any], rule: Rule, combiner: str, policy: str, stand_in: int, padding: int | None, skip_negative: bool, skip_weightless: bool, check_finite: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, frozen_range: tuple[int, int], seed: int | None) -> None:
+    def update(self, *, ids: numpy.typing.NDArray[Any], offsets: numpy.typing.NDArray[numpy.int64] | None, weights: numpy.typing.NDArray[Any] | None, gradients: numpy.typing.NDArray[Any], rule: Rule, combiner: str, policy: str, stand_in: int, padding: int | None, skip_negative: bool, skip_weightless: bool, check_finite: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, frozen_range: tuple[int, int], seed: int | None, changed: numpy.typing.NDArray[numpy.uint8] | None = None) -> None:
         """
-        Applies a gradient for each id, or with `offsets` one for each bag; all or nothing is changed where ids or gradients are refused.
+        Applies a gradient for each id, or with `offsets` one for each bag; all or nothing is changed where ids or gradients are refused. The rows' bits in `changed` are set.
         """
+
+def mark_rows(changed: numpy.typing.NDArray[numpy.uint8], ids: numpy.typing.NDArray[numpy.int64], num_rows: int) -> None:
+    """Sets the bits of ids; those outside the rows are passed over."""

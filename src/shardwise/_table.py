@@ -12,6 +12,7 @@ import numpy as np
 from shardwise import _native
 from shardwise._arrays import as_row_shape, as_rows, as_values, is_usable, private_copy
 from shardwise._bags import Bags, as_bags
+from shardwise._changes import Changes
 from shardwise._errors import IdTypeError, TableError
 from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
 from shardwise._layout import Layout, layout_of_bytes, name_of, other_dtype, packed_layout
@@ -64,6 +65,7 @@ class Table:
 
     __slots__ = (
         "__weakref__",
+        "_changes",
         "_dtype",
         "_files",
         "_layout",
@@ -75,6 +77,7 @@ class Table:
         "_training",
     )
 
+    _changes: Changes | None
     _dtype: np.dtype[Any]
     _files: Files | None
     _layout: Layout
@@ -196,6 +199,7 @@ class Table:
         self._mode = mode
         self._files = files
         self._training = None
+        self._changes = None
         if files is not None:
             weakref.finalize(self, files.close)
         self._rows = _native.Rows(
@@ -319,6 +323,80 @@ class Table:
         from shardwise.store import write_table  # upwards: the store imports the nouns it holds
 
         write_table(path, self, overwrite=overwrite, metadata=metadata)
+
+    def checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        whole: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Write the rows, and what an optimizer keeps of them, that changed since the last one.
+
+        The first checkpoint of a table at `path` is a copy of all of it, and so is one after which
+        the files of changes would be larger than that copy, or more than 256, or one after the
+        optimizer's state was made or forgotten. From then on the table notes which rows `update`,
+        `update_pool` and `write` change, in one bit a row: of 10^9 rows 125 MB, if all of them
+        change. Whatever happens, `path` holds the last checkpoint or this one.
+
+        Args:
+            path: a directory for checkpoints of this table alone; it is made. A table of the same
+                rows is made of it with `Table.restore`, after which checkpoints go on there.
+            overwrite: replace the checkpoint of another table, or one that was not restored.
+            whole: write all rows. What is changed in the arrays of `shards` by others than these
+                methods is not noted, and needs it.
+            progress: called with (rows done, rows in all) where all rows are written.
+
+        Raises:
+            TableExistsError: there is another table's checkpoint, and `overwrite` is false.
+            StoreError: `path` holds something else, another process writes there, or the dtype has
+                no form on disk.
+
+        No other thread may change rows meanwhile.
+
+        Example:
+            >>> import tempfile, numpy as np
+            >>> from shardwise import Table, optimizers
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> table = Table.from_array(np.zeros((1000, 2)), shards=2)
+            >>> for step in range(3):
+            ...     table.update([3, step], np.ones((2, 2)), optimizers.SGD(0.5))
+            ...     table.checkpoint(f"{folder.name}/kept")
+            >>> with Table.restore(f"{folder.name}/kept", f"{folder.name}/again") as again:
+            ...     again.lookup([0, 3]), again.optimizer_step
+            (array([[-0.5, -0.5],
+                   [-1.5, -1.5]]), 3)
+            >>> folder.cleanup()
+        """
+        from shardwise.store import write_checkpoint  # upwards, as above
+
+        write_checkpoint(self, path, overwrite=overwrite, whole=whole, progress=progress)
+
+    @classmethod
+    def restore(
+        cls,
+        checkpoint: str | os.PathLike[str],
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Table:
+        """Make the table of the last checkpoint at `path`, and open it with mode "r+".
+
+        Its checkpoints at `checkpoint` go on with what is there. See `store.restore` for what is
+        read, written and raised.
+
+        Args:
+            checkpoint: the directory that `checkpoint` wrote.
+            path: the directory that is made.
+            overwrite: replace a table that is there, such as one that was half changed by a process
+                that was killed.
+            progress: called with (rows done, rows in all).
+        """
+        from shardwise.store import restore_table  # upwards, as above
+
+        return restore_table(checkpoint, path, overwrite=overwrite, progress=progress)
 
     def quantize(self, row_format: str) -> Table:
         """Return a table in memory of the same rows, cut as they are, in 8 or 4 bits a value.
@@ -619,6 +697,8 @@ class Table:
             values = values.copy()
         # A copy: ids that another thread changes after they were checked would lead anywhere.
         flat = ids.reshape(-1).astype(np.int64)
+        if self._changes is not None:
+            self._changes.mark(flat)
         try:
             if self._files is None:
                 self._rows.write(flat, values)
@@ -683,7 +763,7 @@ class Table:
 
         After an error no row and no state is changed. One thread at a time may update a table. With
         mode "r+" a process that is killed leaves at most one row a thread half changed, and of its
-        last step some rows changed and some not: go on from a copy that was saved.
+        last step some rows changed and some not: go on from a `checkpoint`.
 
         Example:
             >>> import numpy as np
@@ -788,7 +868,8 @@ class Table:
             checked.refuse(self._partition, self._shards)  # before state is made, or forgotten
         training = self._trained_by(optimizer)
         updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
-        checked.run(updater, optimizer._rule(training.step + 1))
+        changed = None if self._changes is None else self._changes.bits
+        checked.run(updater, optimizer._rule(training.step + 1), changed)
         training.counter += 1
 
     def _trained_by(self, optimizer: Optimizer) -> Training:
@@ -831,6 +912,8 @@ class Table:
         if self._training is not None and self._files is not None:
             self._files.forget_state()
         self._training = None
+        if self._changes is not None:
+            self._changes.whole = True
 
     def prefetch(self, ids: Any) -> None:
         """Begin to read the rows of a coming lookup or update from the disk, and return at once.

@@ -257,17 +257,19 @@ class Checked:
             partition._core, list(shards), first.dtype.name, row_bytes, [], False
         )
         names = self.names | {"frozen": None, "frozen_range": (0, self.num_rows)}
-        replace(self, names=names).run(updater, _native.Rule(kind="sgd", learning_rate=0.0))
+        replace(self, names=names).run(updater, _native.Rule(kind="sgd", learning_rate=0.0), None)
 
-    def run(self, updater: _native.Updater, rule: _native.Rule) -> None:
-        """Change the rows.
+    def run(
+        self, updater: _native.Updater, rule: _native.Rule, changed: NDArray[np.uint8] | None
+    ) -> None:
+        """Change the rows; set their bits in `changed`.
 
         Raises:
             IdOutOfRangeError: an id is outside the table; nothing is changed.
             TableError: a gradient is not finite, and may not be; nothing is changed.
         """
         try:
-            updater.update(gradients=self.gradients, rule=rule, **self.names)
+            updater.update(gradients=self.gradients, rule=rule, changed=changed, **self.names)
         except _native.RefusedUpdate as error:
             what, *numbers = str(error).split()
             if what == "id":

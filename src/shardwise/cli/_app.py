@@ -27,6 +27,7 @@ from shardwise.cli.info import info
 from shardwise.cli.lookup import lookup
 from shardwise.cli.plot import plot
 from shardwise.cli.reshard import reshard
+from shardwise.cli.restore import restore
 from shardwise.cli.similar import similar
 from shardwise.cli.verify import verify
 
@@ -98,6 +99,7 @@ app.command()(told(create))
 app.command(context_settings=LOOSE)(told(lookup))
 app.command()(told(info))
 app.command()(told(reshard))
+app.command()(told(restore))
 app.command()(told(verify))
 app.command(context_settings=LOOSE)(told(explain))
 app.command(context_settings=LOOSE)(told(encode))

@@ -13,17 +13,25 @@ from rich.table import Table as Grid
 from shardwise._hashing import Buckets
 from shardwise._vocabulary import Vocabulary
 from shardwise.cli._print import Printer, counted
-from shardwise.store import open_table
+from shardwise.store import describe_checkpoint, open_table
 
 
 def info(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="a table directory")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="a table directory, or a checkpoint")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Print what a table is: shape, row format, partition, and each shard's rows and bytes.
 
+    Of a checkpoint, its base and what changed after it.
+
     Example: shardwise info glove
     """
+    chain = describe_checkpoint(table)
+    if chain is not None:
+        print(json.dumps(chain)) if as_json else _print_chain(chain)
+        return
     stored = open_table(table)
     found = stored.table.describe()
     found["path"] = str(table)
@@ -69,6 +77,24 @@ def info(
         grid.add_row(
             str(k), file, str(shard["rows"]), str(shard["bytes"]), str(shard["huge_page_bytes"])
         )
+    console.print(grid)
+
+
+def _print_chain(chain: dict[str, Any]) -> None:
+    console = Printer()
+    console.print(f"{chain['path']}", style="bold")
+    shape = " x ".join(map(str, chain["shape"]))
+    count = counted(len(chain["deltas"]), "delta")
+    console.print(f"checkpoint  {shape} {chain['row_format']}, a base and {count}")
+    console.print(f"bytes       {_size(chain['bytes'])}")
+    if chain["optimizer"] is not None:
+        console.print(f"optimizer   {chain['optimizer']}, {counted(chain['step'], 'update')}")
+    grid = Grid("file", box=box.SIMPLE_HEAD)
+    for name in ("rows", "bytes", "updates"):
+        grid.add_column(name, justify="right")
+    for one in (chain["base"], *chain["deltas"]):
+        name = one.get("file", one.get("directory"))
+        grid.add_row(name, *(str(one[key]) for key in ("rows", "bytes", "step")))
     console.print(grid)
 
 

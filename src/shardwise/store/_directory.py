@@ -16,7 +16,7 @@ from typing import IO, Any
 from shardwise._errors import StoreError, TableExistsError, TableNotFoundError
 from shardwise.store._manifest import NAME, Manifest, read_manifest
 
-_MARK = ".shardwise-writing"  # here while a table is written, or after its writer was killed
+MARK = ".shardwise-writing"  # here while a table is written, or after its writer was killed
 _OURS = re.compile(
     r"((weight|optimizer)-\d{5,}-of-\d{5,}|vocabulary)(\.\d+)?\.safetensors|shardwise\.json(\.\d+)?\.new"
 )
@@ -28,7 +28,7 @@ _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 @contextmanager
 def writing(path: str, overwrite: bool) -> Iterator[tuple[str, int]]:
     """Hold the directory while a table is written to it; after a failure it is as it was."""
-    made = _make_directory(path)
+    made = make_directory(path)
     path = os.path.realpath(path)  # the working directory may change
     try:
         with hold(path):
@@ -39,11 +39,12 @@ def writing(path: str, overwrite: bool) -> Iterator[tuple[str, int]]:
                 _clean(path, _present(path))
     except BaseException:
         if made and _present(path) is None:
-            _remove_empty(path)
+            remove_empty(path)
         raise
 
 
-def _make_directory(path: str) -> bool:
+def make_directory(path: str) -> bool:
+    """Make it, if it is not there; return whether it was made."""
     try:
         os.mkdir(path)
     except FileExistsError:
@@ -61,15 +62,17 @@ def _make_directory(path: str) -> bool:
 
 
 @contextmanager
-def hold(path: str) -> Iterator[None]:
+def hold(path: str, name: str = NAME) -> Iterator[None]:
     """The mark of a writer, locked against a second one for as long as this process lives.
+
+    `name` is the file by which a directory of ours is known.
 
     Raises:
         StoreError: another process writes there, or this one has the table open for writing.
     """
-    where = os.path.join(os.path.realpath(path), _MARK)  # the working directory may change
+    where = os.path.join(os.path.realpath(path), MARK)  # the working directory may change
     before = set(os.listdir(path))
-    if before and NAME not in before and _MARK not in before:
+    if before and name not in before and MARK not in before:
         raise StoreError(
             f"expected an empty directory or a table at {path}, got one that holds "
             f"{sorted(before)[0]!r}; choose another name"
@@ -188,7 +191,8 @@ def _clean(path: str, keep: Manifest | None) -> None:
             os.unlink(os.path.join(path, name))
 
 
-def _remove_empty(path: str) -> None:
+def remove_empty(path: str) -> None:
+    """Remove a directory, if nothing is in it."""
     try:
         os.rmdir(path)
     except OSError:  # somebody put something else there meanwhile: it is theirs
@@ -202,14 +206,20 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def commit(path: str, manifest: Manifest) -> None:
+    """Make it the manifest of the directory, by one rename."""
+    commit_text(path, NAME, manifest.to_json())
+
+
+def commit_text(path: str, name: str, text: str) -> None:
+    """Write a file of a directory whose other files are on the disk, by one rename."""
     # A child after fork writes with its parent's leave: each has a file of its own.
-    fresh = os.path.join(path, f"{NAME}.{os.getpid()}.new")
+    fresh = os.path.join(path, f"{name}.{os.getpid()}.new")
     try:
         with open(fresh, "w", encoding="utf-8") as file:
-            file.write(manifest.to_json())
+            file.write(text)
             sync_file(file)
         sync_directory(path)  # the data files' names are durable before the manifest tells them
-        os.replace(fresh, os.path.join(path, NAME))
+        os.replace(fresh, os.path.join(path, name))
     except BaseException:
         with suppress(OSError):
             os.unlink(fresh)

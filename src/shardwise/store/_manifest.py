@@ -201,7 +201,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
     entries = content["shards"]
     if not isinstance(entries, list) or len(entries) != partition.num_shards:
         raise ValueError(f"expected a list of {partition.num_shards} shards")
-    shards = tuple(_data_file(entry) for entry in entries)
+    shards = tuple(as_data_file(entry) for entry in entries)
     for entry, shard, rows in zip(entries, shards, partition.shard_sizes, strict=True):
         if entry.get("rows") != rows or shard.bytes < rows * row_bytes:
             raise ValueError(
@@ -215,7 +215,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         unknown_id = vocabulary.get("unknown_id")
         if unknown_id is not None and not (type(unknown_id) is int and 0 <= unknown_id < shape[0]):
             raise ValueError(f"expected unknown_id to be a row or null, got {unknown_id!r:.80}")
-        vocabulary = _data_file(vocabulary)
+        vocabulary = as_data_file(vocabulary)
     optimizer = _optimizer(content.get("optimizer"), partition)
     generation = content.get("generation")
     if type(generation) is not int or not 1 <= generation < _LIMIT:
@@ -246,7 +246,7 @@ def _optimizer(entry: Any, partition: Partition) -> OptimizerFiles | None:
     files = entry["files"]
     if not isinstance(files, list) or len(files) != partition.num_shards:
         raise ValueError(f"expected {partition.num_shards} files of the optimizer's state")
-    found = tuple(_data_file(file) for file in files)
+    found = tuple(as_data_file(file) for file in files)
     for file, one, rows in zip(files, found, partition.shard_sizes, strict=True):
         if file.get("rows") != rows:
             raise ValueError(
@@ -256,7 +256,12 @@ def _optimizer(entry: Any, partition: Partition) -> OptimizerFiles | None:
     return OptimizerFiles(entry["family"], found)
 
 
-def _data_file(entry: Any) -> DataFile:
+def as_data_file(entry: Any) -> DataFile:
+    """Return what an entry of a manifest says of a file.
+
+    Raises:
+        ValueError: it is none; or another error of Python's, where keys are missing.
+    """
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object that describes a file, got {entry!r:.80}")
     name, size, digest = entry["file"], entry["bytes"], entry["xxh128"]
@@ -279,6 +284,11 @@ def _not_found(path: str) -> str:
         return (
             f"expected a table directory at {path}, got a file; "
             "make a table of a file of vectors with `shardwise convert`"
+        )
+    if os.path.isfile(os.path.join(path, "checkpoint.json")):
+        return (
+            f"expected a table at {path}, got a checkpoint; make it a table again with "
+            "Table.restore(checkpoint, path), or with `shardwise restore`"
         )
     if os.path.isdir(path):
         return (

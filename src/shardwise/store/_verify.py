@@ -85,7 +85,7 @@ def verify_table(
         return _update(place, lambda entry: True, progress)
     for _ in range(16):
         manifest = read_manifest(place)
-        found = _check_files(place, manifest.data_files(), progress)
+        found = check_files(place, manifest.data_files(), progress)
         settled = _settle(place, manifest, found)
         if settled is not None:
             return _check_vocabulary(place, manifest, settled)
@@ -121,7 +121,7 @@ def check(path: str, manifest: Manifest) -> None:
         StoreError: files are damaged: it names all of them.
         FileNotFoundError: a file is not there; the table may have been replaced.
     """
-    found = _check_files(path, manifest.data_files(), None)
+    found = check_files(path, manifest.data_files(), None)
     found = _settle(path, manifest, found) or found
     for one in found:
         if one.state == "missing":
@@ -221,13 +221,13 @@ def _update(
     with hold(path):
         manifest = read_manifest(path)
         entries = [entry for entry in manifest.data_files() if wanted(entry)]
-        found = _check_files(path, entries, progress, sync=True)
+        found = check_files(path, entries, progress, sync=True)
         fresh = {one.file: one.got for one in found if one.state == "unknown"}
         _restate(path, manifest, fresh)
     return [replace(one, state="updated") if one.file in fresh else one for one in found]
 
 
-def _check_files(
+def check_files(
     path: str, entries: Iterable[DataFile], progress: Progress | None, sync: bool = False
 ) -> list[Checked]:
     """Check files in parallel; an interruption ends all of them at the next block."""

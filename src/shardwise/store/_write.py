@@ -55,7 +55,7 @@ def write_table(
         )
     rows = max(1, _BLOCK_BYTES // max(1, table._layout.row_bytes))
     ids = (np.arange(a, min(a + rows, len(table))) for a in range(0, len(table), rows))
-    _write(
+    write_rows(
         path,
         map(source.lookup, ids),
         shape=table.shape,
@@ -109,7 +109,7 @@ def write_blocks(
     layout = Layout(tuple(shape[1:]), storable_dtype(dtype))
     if row_format is not None:
         layout = packed_layout(row_format, shape[1:])
-    _write(
+    write_rows(
         path,
         blocks,
         shape=shape,
@@ -123,7 +123,7 @@ def write_blocks(
     )
 
 
-def _write(
+def write_rows(
     path: str | os.PathLike[str],
     blocks: Iterable[NDArray[Any]],
     *,
@@ -135,7 +135,8 @@ def _write(
     metadata: Mapping[str, Any] | None,
     progress: Callable[[int, int], object] | None,
     state: Saved | None,
-) -> None:
+) -> Manifest:
+    """Write blocks of rows, and the state; see `write_blocks`."""
     check_shards(partition)
     user = as_metadata(metadata)
     if partition.num_rows != shape[0]:
@@ -150,7 +151,7 @@ def _write(
         return write_file(place, name, vocabulary)
 
     with writing(os.fspath(path), overwrite) as (place, generation):
-        fill(
+        return fill(
             place,
             generation,
             blocks,
