@@ -127,6 +127,18 @@ def test_one_row_is_a_lookup(dtype):
     assert found[~quiet].tobytes() == rows[~quiet].tobytes()
 
 
+def test_every_nan_is_the_same():
+    odd = np.array([0x7E01, 0xFE00, 0x7C00, 0xFC00, 0x3C00], np.uint16).view(np.float16)
+    for dim in (1, 3, 16, 40):
+        table = Table.from_array(np.repeat(odd[:, None], dim, axis=1))
+        for combiner in COMBINERS:
+            for weights in (None, [[1.0, np.nan, -1.0, 2.0]]):
+                found = table.pool([[0, 1, 4, 4]], weights=weights, combiner=combiner)
+                assert set(found.view(np.uint16).ravel().tolist()) == {0x7E00}
+                wide = table.pool([[2, 3]], combiner="sum", dtype="float32")
+                assert set(wide.view(np.uint32).ravel().tolist()) == {0x7FC00000}
+
+
 def test_max_and_nan():
     rows = np.array([[1.0, np.nan], [2.0, -np.inf], [-3.0, np.inf]], np.float32)
     found = Table.from_array(rows).pool([[0, 1, 2], [2, 1, 2]], combiner="max")

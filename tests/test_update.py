@@ -866,6 +866,20 @@ def test_gradients_of_torch():
 # ---- state ----
 
 
+def test_corrected_is_not_left_for_lazy():
+    table = Table.from_array(np.ones((3, 2)))
+    table.update([0], [[1.0, 1.0]], Adam())
+    table.update([0], [[1.0, 1.0]], Adam(corrected=True))
+    before, state = table.lookup([0, 1, 2]), table.optimizer_state
+    for optimizer in (Adam(), AdamW()):
+        with pytest.raises(TableError, match=r"with corrected=True, .* without; call reset"):
+            table.update([0], [[1.0, 1.0]], optimizer)
+    assert_same(table.lookup([0, 1, 2]), before)
+    assert table.optimizer_step == 2
+    assert table.optimizer_state.keys() == state.keys()
+    table.update([0], [[1.0, 1.0]], AdamW(corrected=True))
+
+
 def test_another_optimizer_is_refused_until_the_state_is_forgotten():
     table = Table.from_array(np.zeros((3, 2)))
     table.update([0], [[1.0, 1.0]], Adam())

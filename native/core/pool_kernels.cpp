@@ -120,8 +120,9 @@ template <int L, class Row> SHARDWISE_INLINE Vec<typename Row::Acc, L> read(cons
         return row.template at<L>(column);
 }
 
-template <class Row, class Op, int L, int Chunks, bool Ask>
-SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, size_t column) {
+/// `later`: how many of the group's rows to ask for meanwhile.
+template <class Row, class Op, int L, int Chunks>
+SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, size_t column, size_t later) {
     using Acc = typename Row::Acc;
     using V = Vec<Acc, L>;
     size_t i = 0;
@@ -130,7 +131,7 @@ SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, si
         for (int k = 0; k < Chunks; ++k)
             sums[k] = part->opens ? Op::template nothing<V>() : load<V>(group.acc + column + k * L);
         for (const size_t end = part->end; i < end; ++i) {
-            if (Ask && i < group.later)
+            if (i < later)
                 prefetch<3>(group.soon[i], group.ahead);
             const Row row(group.rows[i], dim);
             for (int k = 0; k < Chunks; ++k)
@@ -148,7 +149,7 @@ SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, si
         if constexpr (sizeof(V) == 64)
             if (group.stream) {
                 for (int k = 0; k < Chunks; ++k) {
-                    const V done = part->is_zero ? V{} : same_nan<Row>(sums[k]);
+                    const V done = part->is_zero ? V{} : same_nan(sums[k]);
                     stream64(part->out + (column + static_cast<size_t>(k) * L) * sizeof(Acc),
                              reinterpret_cast<const std::byte *>(&done));
                 }
@@ -156,10 +157,10 @@ SHARDWISE_INLINE void tile(const Group<typename Row::Acc> &group, size_t dim, si
             }
 #endif
         for (int k = 0; k < Chunks; ++k)
-            put<L>(part->out, column + static_cast<size_t>(k) * L,
-                   part->is_zero ? V{} : same_nan<Row>(sums[k]), group.out_format);
+            put<L>(part->out, column + static_cast<size_t>(k) * L, part->is_zero ? V{} : same_nan(sums[k]),
+                   group.out_format);
     }
-    for (; Ask && i < group.later; ++i) // there are fewer rows than ids
+    for (; i < later; ++i) // there are fewer rows than ids
         prefetch<3>(group.soon[i], group.ahead);
 }
 
@@ -170,10 +171,7 @@ void combine(const Group<typename Row::Acc> &group, size_t dim, size_t first, si
     size_t column = first;
     const auto next = [&](auto lanes, auto chunks) {
         constexpr int Lanes = decltype(lanes)::value, Chunks = decltype(chunks)::value;
-        if (column == first)
-            tile<Row, Op, Lanes, Chunks, true>(group, dim, column);
-        else
-            tile<Row, Op, Lanes, Chunks, false>(group, dim, column);
+        tile<Row, Op, Lanes, Chunks>(group, dim, column, column == first ? group.later : 0);
         column += Lanes * Chunks;
     };
     while (column + widest * L <= last)

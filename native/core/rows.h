@@ -245,10 +245,14 @@ using Int4Row = QuantizedRow<Nibbles>;
 template <class Row> constexpr bool is_quantized = false;
 template <class Steps> constexpr bool is_quantized<QuantizedRow<Steps>> = true;
 
-/// Makes every NaN that comes of quantized rows one and the same, on every processor.
-template <class Row, class V> SHARDWISE_INLINE V same_nan(V values) {
+/// Makes every NaN one and the same: which of several an instruction takes differs from one to the next.
+template <class V> SHARDWISE_INLINE V same_nan(V values) {
+    return values == values ? values : V{} + from_bits(0x7fc00000U);
+}
+
+template <class Row, class V> SHARDWISE_INLINE V own_nan(V values) {
     if constexpr (is_quantized<Row>)
-        return values == values ? values : V{} + from_bits(0x7fc00000U);
+        return same_nan(values);
     else
         return values;
 }
@@ -352,9 +356,9 @@ template <class Row, class Write> void convert(std::byte *to, const std::byte *r
     const Row from(row, dim);
     size_t column = 0;
     for (; column + L <= dim; column += L)
-        Write::template put<L>(to + column * Write::bytes, same_nan<Row>(from.template at<L>(column)));
+        Write::template put<L>(to + column * Write::bytes, own_nan<Row>(from.template at<L>(column)));
     for (; column < dim; ++column)
-        Write::one(to + column * Write::bytes, same_nan<Row>(from.one(column)));
+        Write::one(to + column * Write::bytes, own_nan<Row>(from.one(column)));
 }
 
 template <class Row> Convert choose_convert_to(RowFormat to) {

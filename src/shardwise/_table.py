@@ -575,10 +575,10 @@ class Table:
 
         Of a bag with the rows e_1 ... e_n and the weights w_1 ... w_n (1 by default): "sum" is
         sum(w_i e_i), "mean" is the sum / sum(w_i), "sqrtn" the sum / sqrt(sum(w_i^2)), "max" the
-        largest w_i e_i of each element, where NaN is larger than all. A division by zero gives
-        zeros. Rows are added in the order of the ids, in float32 (float64 for float64 rows), so the
-        result is the same for every partition and number of threads; it is rounded once, to the
-        result's dtype. An array of all the rows is never made.
+        largest w_i e_i of each element, where NaN is larger than all (and always the same one). A
+        division by zero gives zeros. Rows are added in the order of the ids, in float32 (float64
+        for float64 rows), so the result is the same for every partition and number of threads; it
+        is rounded once, to the result's dtype. An array of all the rows is never made.
 
         Args:
             ids: with `offsets`, integers of shape (ids,). Without: integers of shape (bags, ids of
@@ -881,6 +881,14 @@ class Table:
                 f"expected an optimizer that goes on with the state of {training.family!r} after "
                 f"{training.step} updates, got {type(optimizer).__name__}; call reset_optimizer() "
                 "to forget that state first"
+            )
+        kept = {slot.name for slot in optimizer.slots()}
+        is_adam = training is not None and not other and optimizer.family == "adam"
+        if training is not None and is_adam and "adam.step" in training.state.keys() - kept:
+            raise TableError(
+                "expected an optimizer with corrected=True, for the state says when each row took "
+                f"part last, and has to go on saying it, got {type(optimizer).__name__} without; "
+                "call reset_optimizer() to forget the state first"
             )
         if training is None or other:
             training = self._training = Training(optimizer.family)
