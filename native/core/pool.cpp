@@ -31,7 +31,7 @@ static_assert(sizeof(kernels) / sizeof(kernels[0]) == num_levels);
 
 namespace {
 
-constexpr std::size_t columns_at_once = 64; // what a kernel keeps in registers
+constexpr std::size_t columns_at_once = 64; // the least tile that a kernel keeps in registers
 // A second thread is worth it for this many bytes of rows, or ids.
 constexpr std::size_t thread_bytes = std::size_t{512} << 10;
 constexpr std::size_t thread_ids = 4096;

@@ -72,10 +72,11 @@ size_t resolve(const Gather &task, size_t begin, size_t count, const std::byte *
     size_t done = 0;
     if constexpr (S == Strategy::whole && Skip::never) {
         // Many at once, while all are inside. The barrier sees to it that what was checked is what is used.
+        // Of fewer it takes longer than one by one: lookups, which ask for 16, took 1.14 of their time.
         constexpr size_t some = 64;
         T copy[some];
-        for (; done < count; done += some) {
-            const size_t size = count - done < some ? count - done : some;
+        for (; done + some <= count; done += some) {
+            constexpr size_t size = some;
             memcpy(copy, static_cast<const T *>(task.ids) + begin + done, size * sizeof(T));
             asm volatile("" : : : "memory");
             uint64_t outside = 0;
