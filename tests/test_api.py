@@ -2,6 +2,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
@@ -451,21 +452,39 @@ def test_examples(name):
         pytest.importorskip("torch")
     threads = shardwise.num_threads()
     try:
-        assert doctest.testmod(importlib.import_module(name)).failed == 0
+        flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+        assert doctest.testmod(importlib.import_module(name), optionflags=flags).failed == 0
     finally:
         shardwise.set_num_threads(threads)
 
 
-def test_there_are_examples():
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    tests = [
-        test
-        for name in MODULES
-        if not name.startswith("shardwise.torch")  # it needs an extra
-        for test in finder.find(importlib.import_module(name))
-        if test.examples
-    ]
-    assert len(tests) >= 10
+def examples_of(thing):
+    return "".join(
+        example.source
+        for example in doctest.DocTestParser().get_examples(inspect.getdoc(thing) or "")
+    )
+
+
+def exemplified():
+    classes = {}
+    for name, thing in documented():
+        owner, _, member = name.partition(".")
+        if inspect.ismodule(thing):
+            classes = {}  # names are those of a module
+        elif member:
+            yield name, examples_of(thing) + classes[owner], f".{member}"
+        else:
+            classes[name] = examples_of(thing)
+            yield name, classes[name], ""
+
+
+@pytest.mark.parametrize(
+    ("shown", "how"), [pytest.param(shown, how, id=name) for name, shown, how in exemplified()]
+)
+def test_everything_public_has_an_example(shown, how):
+    """Its own, or a member one of its class that names it; `test_examples` runs them."""
+    assert shown
+    assert re.search(rf"{re.escape(how)}\b", shown), "the example does not show it"
 
 
 def test_the_stub_of_the_native_module(tmp_path):

@@ -31,6 +31,15 @@ class SparseIds(NamedTuple):
             the last coordinate name the bag.
         values: integers of shape (ids,): the ids; or the weights of as many ids.
         dense_shape: `rank` integers: all bags are there, also those in which there is no id.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import SparseIds, Table
+        >>> table = Table.from_array(np.array([[1.0], [2.0], [4.0]]))
+        >>> table.pool(SparseIds([[0, 0], [0, 1], [2, 0]], values=[0, 2, 1], dense_shape=[3, 2]))
+        array([[5.],
+               [0.],
+               [2.]])
     """
 
     indices: Any
@@ -44,6 +53,15 @@ class RaggedIds(NamedTuple):
     Attributes:
         values: integers of shape (ids,): the ids; or the weights of as many ids.
         row_splits: integers of shape (bags + 1,), from 0 to the number of ids, never falling.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import RaggedIds, Table
+        >>> table = Table.from_array(np.array([[1.0], [2.0], [4.0]]))
+        >>> table.pool(RaggedIds(values=[0, 2, 1], row_splits=[0, 2, 2, 3]))
+        array([[5.],
+               [0.],
+               [2.]])
     """
 
     values: Any

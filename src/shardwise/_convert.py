@@ -47,6 +47,16 @@ class Converted:
         nonfinite: how many rows have a NaN or an infinity; they were kept.
         lost_tokens: how many tokens were left out because the file has no place for them.
         loss: what was lost where rows of floats were packed as "int8" or "int4"; else None.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import shardwise
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/rows.npy", np.zeros((3, 2), np.float32))
+        ...     made = shardwise.convert(f"{folder}/rows.npy", f"{folder}/table", shards=2)
+        >>> made.format, made.to, made.shape, made.nonfinite
+        ('npy', 'table', (3, 2), 0)
     """
 
     path: str

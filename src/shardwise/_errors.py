@@ -5,38 +5,110 @@ from typing import Any
 
 
 class ShardwiseError(Exception):
-    """Base of every error that shardwise raises on purpose."""
+    """Base of every error that shardwise raises on purpose.
+
+    Example:
+        >>> from shardwise import Partition, ShardwiseError
+        >>> try:
+        ...     Partition.mod(-1, 2)
+        ... except ShardwiseError as error:
+        ...     print(type(error).__name__, isinstance(error, ValueError))
+        PartitionError True
+    """
 
     def __init_subclass__(cls) -> None:
         cls.__module__ = "shardwise"  # the name that users import, and that a traceback should show
 
 
 class IdOutOfRangeError(ShardwiseError, IndexError):
-    """An id names no row of the table."""
+    """An id names no row of the table.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import embedding_lookup
+        >>> embedding_lookup(np.zeros((3, 2)), [0, 5])
+        Traceback (most recent call last):
+        shardwise.IdOutOfRangeError: expected ids from 0 to 2, for there are 3 rows; got ids[1] =
+        5; is this the right table?
+    """
 
 
 class IdTypeError(ShardwiseError, TypeError):
-    """Ids are not integers."""
+    """Ids are not integers.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import embedding_lookup
+        >>> embedding_lookup(np.zeros((3, 2)), [0.5])
+        Traceback (most recent call last):
+        shardwise.IdTypeError: expected ids of an integer dtype, got float64 (shape (1,)); if
+        these are numbers of rows, make them integers of up to 64 bits first
+    """
 
 
 class TableError(ShardwiseError, ValueError):
-    """Arrays do not make a table: their shapes, dtypes or lengths do not fit each other."""
+    """Arrays do not make a table: their shapes, dtypes or lengths do not fit each other.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table
+        >>> Table.from_shards([np.zeros((2, 3)), np.zeros((2, 4))])
+        Traceback (most recent call last):
+        shardwise.TableError: expected shards that differ in their first axis alone, got float64
+        rows of shape (3,) in shards[0] and float64 rows of shape (4,) in shards[1]
+    """
 
 
 class PartitionError(ShardwiseError, ValueError):
-    """A partition is impossible, or the shards are not cut as it says."""
+    """A partition is impossible, or the shards are not cut as it says.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import embedding_lookup
+        >>> embedding_lookup([np.zeros(1), np.zeros(3)], [2], "div")
+        Traceback (most recent call last):
+        shardwise.PartitionError: expected shards of [2, 2] rows, as 'div' cuts 4 rows into 2
+        shards; got [1, 3] (shard 0 is the first that differs); these lengths fit
+        Partition.ranges([0, 1, 4]) if they are contiguous pieces
+    """
 
 
 class BagError(ShardwiseError, ValueError):
-    """Offsets, splits, indices or weights do not make bags of ids."""
+    """Offsets, splits, indices or weights do not make bags of ids.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table
+        >>> Table.from_array(np.zeros((3, 2))).pool([0, 1], offsets=[0, 3])
+        Traceback (most recent call last):
+        shardwise.BagError: expected offsets from 0 to 2, for there are 2 ids; got offsets[1] = 3
+    """
 
 
 class OutputError(ShardwiseError, ValueError):
-    """`out` cannot take the result."""
+    """`out` cannot take the result.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table
+        >>> Table.from_array(np.zeros((3, 2))).lookup([0], out=np.zeros((2, 2)))
+        Traceback (most recent call last):
+        shardwise.OutputError: expected out of shape (1, 2) and dtype float64, got shape (2, 2)
+        and dtype float64
+    """
 
 
 class OptionError(ShardwiseError, ValueError):
-    """An option has a value that it cannot have."""
+    """An option has a value that it cannot have.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table
+        >>> Table.from_array(np.zeros((3, 2))).lookup([7], out_of_range="ignore")
+        Traceback (most recent call last):
+        shardwise.OptionError: expected out_of_range to be one of 'error', 'zeros', 'clamp',
+        'wrap' or the id of a row, got 'ignore'
+    """
 
 
 class UnknownTokenError(ShardwiseError, KeyError):
@@ -44,6 +116,14 @@ class UnknownTokenError(ShardwiseError, KeyError):
 
     Attributes:
         tokens: the tokens that are not in the vocabulary, each once, where they are known.
+
+    Example:
+        >>> from shardwise import UnknownTokenError, Vocabulary
+        >>> try:
+        ...     Vocabulary(["king", "queen"]).encode(["king", "jack"])
+        ... except UnknownTokenError as error:
+        ...     print(error.tokens)
+        ('jack',)
     """
 
     tokens: tuple[Any, ...] = ()
@@ -61,35 +141,121 @@ class UnknownTokenError(ShardwiseError, KeyError):
 
 
 class VocabularyError(ShardwiseError, ValueError):
-    """Tokens do not make a vocabulary, or not one array of tokens."""
+    """Tokens do not make a vocabulary, or not one array of tokens.
+
+    Example:
+        >>> from shardwise import Vocabulary
+        >>> Vocabulary(["king", "queen", "king"])
+        Traceback (most recent call last):
+        shardwise.VocabularyError: expected distinct tokens, got 'king' at positions 0 and 2 (1
+        repetitions in all); remove the repetitions
+    """
 
 
 class TokenTypeError(ShardwiseError, TypeError):
-    """A token is neither str nor bytes."""
+    """A token is neither str nor bytes.
+
+    Example:
+        >>> from shardwise import Vocabulary
+        >>> Vocabulary(["king", 5])
+        Traceback (most recent call last):
+        shardwise.TokenTypeError: expected tokens of type str or bytes, got int at position 1: 5
+    """
 
 
 class FormatError(ShardwiseError, ValueError):
-    """A file is not what its format promises; the message says where and what was expected."""
+    r"""A file is not what its format promises; the message says where and what was expected.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from shardwise import FormatError, formats
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "short.vec")
+        ...     _ = path.write_text("2 3\nking 1 2 3\n")
+        ...     try:
+        ...         formats.open(path)
+        ...     except FormatError as error:
+        ...         print(str(error).split(": ", 1)[1])
+        line 1: expected at least 13 bytes for 2 rows of 3 values, got 11 after the header; the
+        header is wrong or the file was cut off
+    """
 
 
 class MissingLibraryError(ShardwiseError, ImportError):
-    """A library that this needs is not installed; the message has the line that installs it."""
+    """A library that this needs is not installed; the message has the line that installs it.
+
+    Example:
+        >>> from shardwise import MissingLibraryError
+        >>> try:
+        ...     from shardwise.torch import EmbeddingBag
+        ... except MissingLibraryError:  # there is no PyTorch
+        ...     EmbeddingBag = None
+    """
 
 
 class StoreError(ShardwiseError, ValueError):
-    """A table directory is missing, broken, or newer than this version of shardwise."""
+    """A table directory is missing, broken, or newer than this version of shardwise.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from shardwise import StoreError, Table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = pathlib.Path(folder, "shardwise.json").write_text("{")
+        ...     try:
+        ...         Table.open(folder)
+        ...     except StoreError as error:
+        ...         print(str(error).split("/")[-1].split(" (")[0])
+        shardwise.json is broken: expected JSON, got b'{'
+    """
 
 
 class TableExistsError(StoreError, FileExistsError):
-    """A table would be overwritten, and nobody said that it may be."""
+    """A table would be overwritten, and nobody said that it may be.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, TableExistsError
+        >>> table = Table.from_array(np.zeros((3, 2)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table.save(folder)
+        ...     try:
+        ...         table.save(folder)
+        ...     except TableExistsError as error:
+        ...         print(str(error).split("; ")[-1])
+        choose another name, or pass overwrite=True (on the command line: --overwrite)
+    """
 
 
 class TableNotFoundError(StoreError, FileNotFoundError):
-    """There is no table at this path."""
+    """There is no table at this path.
+
+    Example:
+        >>> from shardwise import Table, TableNotFoundError
+        >>> try:
+        ...     Table.open("no such table")
+        ... except FileNotFoundError as error:
+        ...     print(type(error).__name__, error, sep=": ")
+        TableNotFoundError: expected a table at no such table, got nothing of that name
+    """
 
 
 class ShardwiseWarning(UserWarning):
-    """An answer is right, and perhaps not to the question that was meant."""
+    """An answer is right, and perhaps not to the question that was meant.
+
+    Example:
+        >>> import warnings
+        >>> from shardwise import ShardwiseWarning, embedding_lookup
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", ShardwiseWarning)
+        ...     try:
+        ...         embedding_lookup([[1, 2], [3, 4]], [0])
+        ...     except ShardwiseWarning as warning:
+        ...         print(warning)
+        params is a list of 2 lists: like TensorFlow, this reads it as 2 shards of one table, not
+        as its 2 rows. To look up rows, pass numpy.array(params); to keep this reading, pass a
+        list of arrays
+    """
 
 
 ShardwiseError.__module__ = ShardwiseWarning.__module__ = "shardwise"

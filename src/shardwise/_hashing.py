@@ -109,6 +109,11 @@ class Buckets:
 
         Raises:
             OptionError: ids would be negative, or not fit in int64.
+
+        Example:
+            >>> from shardwise import Buckets
+            >>> Buckets(5).start(3), Buckets(2, first=1).start(3)
+            (3, 1)
         """
         first = num_tokens if self.first is None else self.first
         if not 0 <= first <= _LIMIT - self.count:
@@ -119,7 +124,15 @@ class Buckets:
         return first
 
     def ids(self, data: Bytes, offsets: Ids, num_tokens: int) -> Ids:
-        """Return the ids of packed tokens, none of which the vocabulary has."""
+        """Return the ids of packed tokens, none of which the vocabulary has.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Buckets
+            >>> data, offsets = np.frombuffer(b"kingcrimson", np.uint8), np.array([0, 4, 11])
+            >>> Buckets(5).ids(data, offsets, 3)
+            array([6, 7])
+        """
         return _bucket(data, offsets, self.count, self.key) + self.start(num_tokens)
 
 

@@ -38,8 +38,8 @@ class Partition:
         >>> partition = Partition.mod(num_rows=9, num_shards=3)
         >>> partition.locate([0, 3, 4, 1, 7])
         (array([0, 0, 1, 1, 1]), array([0, 1, 1, 0, 2]))
-        >>> partition.ids_of(1)
-        array([1, 4, 7])
+        >>> partition.ids_of(1), partition.shard_sizes
+        (array([1, 4, 7]), (3, 3, 3))
     """
 
     strategy: Strategy
@@ -80,6 +80,11 @@ class Partition:
 
         Raises:
             PartitionError: a number is not whole, negative, or there are no shards.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> [Partition.mod(5, 2).ids_of(k).tolist() for k in range(2)]
+            [[0, 2, 4], [1, 3]]
         """
         return cls("mod", num_rows, num_shards)
 
@@ -91,6 +96,11 @@ class Partition:
 
         Raises:
             PartitionError: a number is not whole, negative, or there are no shards.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> [Partition.div(5, 2).ids_of(k).tolist() for k in range(2)]
+            [[0, 1, 2], [3, 4]]
         """
         return cls("div", num_rows, num_shards)
 
@@ -103,6 +113,12 @@ class Partition:
 
         Raises:
             PartitionError: they are not such numbers.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> partition = Partition.ranges([0, 4, 6])
+            >>> partition.shard_sizes, partition.locate(5)
+            ((4, 2), (array(1), array(1)))
         """
         checked = _boundaries(boundaries)
         return cls("ranges", checked[-1], len(checked) - 1, checked)
@@ -118,6 +134,11 @@ class Partition:
         Raises:
             IdOutOfRangeError: an id is not from 0 to num_rows - 1.
             IdTypeError: ids are not integers.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> Partition.div(5, 2).locate([0, 3])
+            (array([0, 1]), array([0, 0]))
         """
         array = as_ids(ids)
         # The native function takes int64, where an id of 2**63 and more would be negative.
@@ -142,6 +163,11 @@ class Partition:
         Raises:
             PartitionError: there is no such shard.
             IdOutOfRangeError: the shard has no such row.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> Partition.mod(9, 3).ids_of(1), Partition.mod(9, 3).ids_of(1, rows=[2, 0])
+            (array([1, 4, 7]), array([7, 1]))
         """
         k = operator.index(shard)
         if not 0 <= k < self.num_shards:
@@ -164,7 +190,13 @@ class Partition:
         return cast("NDArray[np.int64]", local.astype(np.int64) * step + first)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the partition as a JSON object, the form that is stored with a table."""
+        """Return the partition as a JSON object, the form that is stored with a table.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> Partition.mod(9, 3).to_json()
+            {'strategy': 'mod', 'num_rows': 9, 'num_shards': 3}
+        """
         form: dict[str, Any] = {
             "strategy": self.strategy,
             "num_rows": self.num_rows,
@@ -178,6 +210,11 @@ class Partition:
 
         Raises:
             PartitionError: a key is missing, or a value makes no partition.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> Partition.from_json({"strategy": "div", "num_rows": 9, "num_shards": 3})
+            Partition.div(num_rows=9, num_shards=3)
         """
         try:
             strategy, rows, shards = form["strategy"], form["num_rows"], form["num_shards"]

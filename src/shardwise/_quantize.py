@@ -69,6 +69,13 @@ class QuantizationLoss(NamedTuple):
             agree (1); a row of zeros and another row do not (0).
         neighbours_kept: which share of the ten nearest rows are among the ten nearest afterwards,
             over some rows; None where it was not asked for (see `convert`).
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import quantization_error, quantize_rows
+        >>> rows = np.array([[0.0, 1.0, 255.0]], np.float32)
+        >>> quantization_error(rows, quantize_rows(rows, "int8"), "int8")
+        QuantizationLoss(max_error=0.0, rms_error=0.0, mean_cosine=1.0, neighbours_kept=None)
     """
 
     max_error: float
@@ -164,6 +171,13 @@ def dequantize_rows(
     Raises:
         TableError: not such an array, or its rows do not have the bytes of `dim` values.
         OptionError: there is no such format, or `dim` is no number of values.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import dequantize_rows, quantize_rows
+        >>> packed = quantize_rows(np.array([[0.0, 1.0, 255.0]], np.float32), "int8")
+        >>> packed.shape, dequantize_rows(packed, "int8")
+        ((1, 11), array([[  0.,   1., 255.]], dtype=float32))
     """
     of = as_row_format(format)
     array = _as_packed(packed)

@@ -13,6 +13,14 @@ def num_threads() -> int:
 
     The default is the number of CPUs that the process may use (its affinity and its control
     group's quota), or the environment variable ``SHARDWISE_NUM_THREADS``.
+
+    Example:
+        >>> import shardwise
+        >>> before = shardwise.num_threads()
+        >>> shardwise.set_num_threads(2)
+        >>> shardwise.num_threads()
+        2
+        >>> shardwise.set_num_threads(before)
     """
     return _native.num_threads()
 

@@ -56,6 +56,11 @@ def storable_dtype(dtype: Any) -> np.dtype[Any]:
 
     Raises:
         StoreError: it is no dtype, or files have no form for it.
+
+    Example:
+        >>> from shardwise import store
+        >>> store.storable_dtype(">f4"), store.storable_dtype("bfloat16").name
+        (dtype('<f4'), 'bfloat16')
     """
     try:
         found = np.dtype(_small_float(dtype) if isinstance(dtype, str) else dtype)

@@ -61,6 +61,8 @@ class Table:
                [14., 15.]], dtype=float32)
         >>> table.partition.locate(7)
         (array(1), array(2))
+        >>> table.shape, table.dtype, table.mode, len(table.shards)
+        ((9, 2), dtype('float32'), 'memory', 3)
     """
 
     __slots__ = (
@@ -121,6 +123,13 @@ class Table:
             TableError: no array, of rank 0, or of Python objects; or not of such packed rows.
             PartitionError: there is no such partition, or it is one of another number of rows.
             OptionError: there is no such row format.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> table = Table.from_array(np.arange(6.0).reshape(3, 2), shards=2, partition="div")
+            >>> table.shape, table.dtype, table.mode, [shard.shape for shard in table.shards]
+            ((3, 2), dtype('float64'), 'memory', [(2, 2), (1, 2)])
         """
         whole = as_rows(array, "array")
         if isinstance(partition, Partition) and shards == 1:
@@ -229,6 +238,16 @@ class Table:
             StoreError: the table is broken, or was written by a newer version, or, for "r+",
                 another process writes to it.
             OptionError: there is no such mode.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Table.from_array(np.arange(6.0).reshape(3, 2)).save(folder)
+            ...     table = Table.open(folder)
+            >>> table.lookup([2]), table.mode
+            (array([[4., 5.]]), 'r')
         """
         from shardwise.store import open_table  # upwards: the store imports the nouns it holds
 
@@ -319,6 +338,15 @@ class Table:
         Raises:
             TableExistsError: there is a table already, and `overwrite` is false.
             StoreError: the dtype has no form on disk.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Table.from_array(np.arange(6.0).reshape(3, 2), shards=2).save(folder)
+            ...     Table.open(folder).partition
+            Partition.mod(num_rows=3, num_shards=2)
         """
         from shardwise.store import write_table  # upwards: the store imports the nouns it holds
 
@@ -393,6 +421,18 @@ class Table:
             overwrite: replace a table that is there, such as one that was half changed by a process
                 that was killed.
             progress: called with (rows done, rows in all).
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     table = Table.from_array(np.zeros((3, 2)), copy=True)
+            ...     table.write([1], [[5, 6]])
+            ...     table.checkpoint(f"{folder}/kept")
+            ...     with Table.restore(f"{folder}/kept", f"{folder}/again") as again:
+            ...         again[1]
+            array([5., 6.])
         """
         from shardwise.store import restore_table  # upwards, as above
 
@@ -463,7 +503,15 @@ class Table:
 
     @property
     def row_format(self) -> str:
-        """How rows are stored: "int8" or "int4" where they are packed, else the dtype's name."""
+        """How rows are stored: "int8" or "int4" where they are packed, else the dtype's name.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> table = Table.from_array(np.zeros((3, 2), np.float32))
+            >>> table.row_format, table.quantize("int8").row_format
+            ('float32', 'int8')
+        """
         return self._layout.name
 
     @property
@@ -521,6 +569,18 @@ class Table:
             OptionError: `out_of_range`, `max_norm` or `dtype` is not one of its values.
             TableError: `max_norm` for rows that have no norm, or `dtype` for rows that are no
                 floats.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> table = Table.from_array(np.array([[3.0, 4.0], [0.0, 1.0]]), shards=2)
+            >>> table.lookup([[1, 0]]).shape
+            (1, 2, 2)
+            >>> table.lookup([1, 7], out_of_range="zeros")
+            array([[0., 1.],
+                   [0., 0.]])
+            >>> table.lookup([0], max_norm=1.0)
+            array([[0.6, 0.8]])
         """
         if out is None and max_norm is None and dtype is None and out_of_range == "error":
             try:
@@ -905,6 +965,16 @@ class Table:
 
         For each name, an array for each shard, of the shape of the shard or of shape (rows of the
         shard,): the arrays themselves, which later updates change. Empty before the first update.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, optimizers
+            >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+            >>> table.update([1], [[1.0, 2.0]], optimizers.Adagrad())
+            >>> list(table.optimizer_state), table.optimizer_state["adagrad.sum"][0].shape
+            (['adagrad.sum'], (3, 2))
+            >>> table.optimizer_state["adagrad.sum"][0][1], table.optimizer_step
+            (array([1., 4.]), 1)
         """
         if self._training is None:
             return {}
@@ -912,11 +982,30 @@ class Table:
 
     @property
     def optimizer_step(self) -> int:
-        """How many updates there were since the state was made."""
+        """How many updates there were since the state was made.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, optimizers
+            >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+            >>> table.update([1], [[1.0, 2.0]], optimizers.Adagrad())
+            >>> table.optimizer_step
+            1
+        """
         return 0 if self._training is None else self._training.step
 
     def reset_optimizer(self) -> None:
-        """Forget what an optimizer keeps of the rows: the next update is the first again."""
+        """Forget what an optimizer keeps of the rows: the next update is the first again.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, optimizers
+            >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+            >>> table.update([1], [[1.0, 2.0]], optimizers.Adagrad())
+            >>> table.reset_optimizer()
+            >>> table.optimizer_step, table.optimizer_state
+            (0, {})
+        """
         if self._training is not None and self._files is not None:
             self._files.forget_state()
         self._training = None
@@ -935,6 +1024,15 @@ class Table:
 
         Raises:
             IdTypeError: ids are not integers.
+
+        Example:
+            >>> import tempfile
+            >>> from shardwise import Table
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     with Table.create(f"{folder}/t", rows=1000, dim=2) as table:
+            ...         table.prefetch([3, 999])  # and meanwhile do something else
+            ...         table.lookup([3, 999]).shape
+            (2, 2)
         """
         ids = as_ids(ids)
         if self._mode is not None:
@@ -943,7 +1041,16 @@ class Table:
                 self._training.prefetch(self._partition, ids)
 
     def flush(self) -> None:
-        """Wait until everything that was written with mode "r+" is on the disk."""
+        """Wait until everything that was written with mode "r+" is on the disk.
+
+        Example:
+            >>> import tempfile
+            >>> from shardwise import Table
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     with Table.create(f"{folder}/t", rows=10, dim=2) as table:
+            ...         table.write([3], [[1, 2]])
+            ...         table.flush()  # what follows may fail: this row is on the disk
+        """
         if self._files is not None:
             self._files.flush()
 
@@ -952,6 +1059,16 @@ class Table:
 
         The table can still be read. It happens by itself, without the flush, when the table is not
         used any more. For other tables there is nothing to do.
+
+        Example:
+            >>> import tempfile
+            >>> from shardwise import Table
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     table = Table.create(f"{folder}/t", rows=10, dim=2)
+            ...     table.write([3], [[1, 2]])
+            ...     table.close()
+            ...     table[3]
+            array([1., 2.], dtype=float32)
         """
         if self._files is not None:
             try:
@@ -972,6 +1089,13 @@ class Table:
         (for each: `rows`, `bytes`, `mapped`, `huge_page_bytes`: how many of its bytes lie in 2 MB
         pages at present), `optimizer` (None, or of what it keeps: `family`, `step` and `state`, the
         names), `threads` and `isa` (the instruction level that lookups use).
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table
+            >>> about = Table.from_array(np.zeros((3, 2), np.float32), shards=2).describe()
+            >>> about["bytes"], [shard["rows"] for shard in about["shards"]], about["mode"]
+            (24, [2, 1], 'memory')
         """
         row_bytes = self._layout.row_bytes
         shards = []

@@ -36,6 +36,8 @@ class Vectors:
         array([[0., 0.],
                [1., 2.],
                [3., 4.]])
+        >>> vectors.table.shape, list(vectors.vocabulary)
+        ((3, 2), ['<unk>', 'the', 'country'])
     """
 
     __slots__ = ("_origin", "_subwords", "_table", "_vocabulary")
@@ -88,6 +90,16 @@ class Vectors:
             TableNotFoundError: there is no table at `path`.
             StoreError: the table is broken or of a newer version.
             TableError: the table has no vocabulary; open it with `Table.open`.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Vectors(Table.from_array(np.eye(2)), Vocabulary(["east", "north"])).save(folder)
+            ...     vectors = Vectors.open(folder)
+            >>> vectors["north"], vectors.table.mode, list(vectors.vocabulary)
+            (array([0., 1.]), 'r', ['east', 'north'])
         """
         stored = store.open_table(path)
         if stored.vocabulary is None:
@@ -113,7 +125,7 @@ class Vectors:
         limit: int | None = None,
         unknown: str | None = None,
     ) -> Vectors:
-        """Read a file of vectors into memory; see `shardwise.formats.open` for what can be read.
+        r"""Read a file of vectors into memory; see `shardwise.formats.open` for what can be read.
 
         Args:
             path: the file; its format is found out by what is in it.
@@ -131,6 +143,16 @@ class Vectors:
             TableError: it has no tokens.
             OptionError: an option cannot have this value.
             MissingLibraryError: its format needs a library that is not installed.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> from shardwise import Vectors
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "tiny.vec")
+            ...     _ = path.write_text("2 2\neast 1 0\nnorth 0 1\n")
+            ...     vectors = Vectors.from_file(path, shards=2)
+            >>> vectors["north"], vectors.table.partition.num_shards
+            (array([0., 1.], dtype=float32), 2)
         """
         source = formats.open(
             path,
@@ -174,6 +196,16 @@ class Vectors:
         Raises:
             TableExistsError: there is a table already, and `overwrite` is false.
             StoreError: the dtype has no form on disk.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     vectors = Vectors(Table.from_array(np.eye(2)), Vocabulary(["east", "north"]))
+            ...     vectors.save(folder, dtype="float16", metadata={"made from": "eye"})
+            ...     Vectors.open(folder)["north"]
+            array([0., 1.], dtype=float16)
         """
         if self._subwords is not None:
             metadata = {"fasttext": self._subwords.fasttext, **(metadata or {})}
@@ -409,6 +441,14 @@ class Vectors:
             UnknownTokenError: a word is not in the vocabulary.
             OptionError: a query has no positive word, or a weight; or an option is no number.
             TableError: the rows are not of real numbers, or a vector has another shape.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> [near.token for near in vectors.most_similar_cosmul(["north"], ["east"])]
+            ['far']
         """
         return _neighbours.most_similar_cosmul(self, positive, negative, topn, restrict, as_frame)
 
@@ -434,6 +474,14 @@ class Vectors:
         Raises:
             OptionError: `topn` or `restrict` is no such number.
             TableError: the rows are not of real numbers, or a vector has another shape.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.similar_by_vector(np.array([0.0, 5.0]), topn=2)
+            [Neighbour(token='north', score=1.0), Neighbour(token='far', score=0.8)]
         """
         return _neighbours.similar_by_vector(self, vector, topn, restrict, as_frame)
 
@@ -461,6 +509,15 @@ class Vectors:
             UnknownTokenError: a word is not in the vocabulary.
             OptionError: the lists are not of one length, or an option is no such number.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0, 0], [1, 1, 0], [0, 0, 1], [0, 1, 1]])
+            >>> words = Vocabulary(["man", "king", "woman", "queen"])
+            >>> vectors = Vectors(Table.from_array(rows), words)
+            >>> vectors.analogy("man", "king", "woman", topn=1)[0].token
+            'queen'
         """
         return _neighbours.analogy(self, a, b, c, topn, restrict, as_frame)
 
@@ -537,6 +594,16 @@ class Vectors:
         Raises:
             UnknownTokenError: a word is not in the vocabulary.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.similarity("far", "north")
+            0.8
+            >>> vectors.similarity(["far", "east"], ["north", "east", "far"]).shape
+            (2, 3)
         """
         return _neighbours.similarity(self, a, b)
 
@@ -553,6 +620,14 @@ class Vectors:
         Raises:
             UnknownTokenError: a word is not in the vocabulary.
             TableError: the rows are not of real numbers, or the vector has another shape.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.distances("east", ["far", "north"]), vectors.distances("east").shape
+            (array([0.4, 1. ]), (3,))
         """
         return _neighbours.distances(self, word, others)
 
@@ -562,6 +637,14 @@ class Vectors:
         Raises:
             UnknownTokenError: a word is not in the vocabulary.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.rank("east", "far"), vectors.rank("east", "north")
+            (1, 2)
         """
         return len(_neighbours.closer_ids(self, a, b)) + 1
 
@@ -571,6 +654,14 @@ class Vectors:
         Raises:
             UnknownTokenError: a word is not in the vocabulary.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.closer_than("east", "north")
+            ['far']
         """
         return self._vocabulary.decode(_neighbours.closer_ids(self, a, b))
 
@@ -581,6 +672,14 @@ class Vectors:
             UnknownTokenError: a word is not in the vocabulary.
             OptionError: there are no words, or one `str`.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.doesnt_match(["north", "far", "east"])
+            'east'
         """
         return _neighbours.doesnt_match(self, words)
 
@@ -591,7 +690,7 @@ class Vectors:
         restrict: int | None = 300_000,
         case_insensitive: bool = True,
     ) -> _evaluate.PairScores:
-        """Compare the cosines of word pairs with people's scores.
+        r"""Compare the cosines of word pairs with people's scores.
 
         Args:
             path: a text file, a line each: two words and a score, and what else may follow, with
@@ -606,6 +705,19 @@ class Vectors:
         Raises:
             FormatError: the file has no such line.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "pairs.txt")
+            ...     _ = path.write_text("east far 6\nfar north 8\neast north 1\neast moon 2\n")
+            ...     scores = vectors.evaluate_pairs(path)
+            >>> round(scores.spearman, 6), scores.pairs, scores.unknown
+            (1.0, 3, 1)
         """
         return _evaluate.evaluate_pairs(
             self, path, restrict=restrict, case_insensitive=case_insensitive
@@ -618,7 +730,7 @@ class Vectors:
         restrict: int | None = 30_000,
         case_insensitive: bool = True,
     ) -> _evaluate.AnalogyScores:
-        """Count how many analogies are answered rightly, by section and in all.
+        r"""Count how many analogies are answered rightly, by section and in all.
 
         A question is right where its fourth word is the first answer of `analogy` that is none of
         the first three. Questions with an unknown word are not asked.
@@ -632,6 +744,19 @@ class Vectors:
         Raises:
             FormatError: the file has no line of four words.
             TableError: the rows are not of real numbers.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0, 0], [1, 1, 0], [0, 0, 1], [0, 1, 1]])
+            >>> words = Vocabulary(["man", "king", "woman", "queen"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "questions.txt")
+            ...     _ = path.write_text(": rulers\nman king woman queen\nman king boy prince\n")
+            ...     scores = Vectors(Table.from_array(rows), words).evaluate_analogies(path)
+            >>> scores.total.correct, scores.total.questions, scores.total.unknown
+            (1, 1, 1)
         """
         return _evaluate.evaluate_analogies(
             self, path, restrict=restrict, case_insensitive=case_insensitive

@@ -161,6 +161,13 @@ class Vocabulary:
         Raises:
             VocabularyError: the arrays do not fit each other, or a token occurs twice.
             OptionError: `unknown` is not in the vocabulary.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Vocabulary
+            >>> data = np.frombuffer(b"kingqueen", np.uint8)
+            >>> Vocabulary.from_arrays(data, np.array([0, 4, 9]), slots=None)
+            Vocabulary(2 tokens: ['king', 'queen'])
         """
         folding = Folding(casefold, normal_form)
         return cls._of(data, offsets, slots, counts=counts, folding=folding, unknown=unknown)
@@ -469,6 +476,14 @@ class Vocabulary:
             TableNotFoundError: there is nothing at `path`.
             TableError: the table has no vocabulary.
             StoreError: what is there is broken, or of a newer version.
+
+        Example:
+            >>> import tempfile
+            >>> from shardwise import Vocabulary
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Vocabulary(["king", "queen"]).save(f"{folder}/words.safetensors")
+            ...     Vocabulary.open(f"{folder}/words.safetensors").encode(["queen"])
+            array([1])
         """
         from shardwise.store import open_vocabulary  # upwards: the store imports the nouns it holds
 
@@ -500,24 +515,49 @@ class Vocabulary:
 
     @property
     def unknown(self) -> str | int | Buckets | None:
-        """What tokens outside the vocabulary get: a token's id, an id, buckets, or an error."""
+        """What tokens outside the vocabulary get: a token's id, an id, buckets, or an error.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> words = Vocabulary(["<unk>", "king"], unknown="<unk>")
+            >>> words.unknown, words.unknown_id
+            ('<unk>', 0)
+        """
         if self._unknown_is_token and self._unknown_id is not None:
             return self.decode(self._unknown_id)
         return self._unknown_id if self._buckets is None else self._buckets
 
     @property
     def unknown_id(self) -> int | None:
-        """The one id that tokens outside the vocabulary get, or None."""
+        """The one id that tokens outside the vocabulary get, or None.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> Vocabulary(["<unk>", "king"], unknown="<unk>").unknown_id
+            0
+        """
         return self._unknown_id
 
     @property
     def counts(self) -> Ids | None:
-        """How often each token was seen, `int64[tokens]`, read-only, or None if nobody said."""
+        """How often each token was seen, `int64[tokens]`, read-only, or None if nobody said.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> Vocabulary.build(["king queen".split(), ["king"]]).counts
+            array([2, 1])
+        """
         return self._counts
 
     @property
     def aliases(self) -> dict[str, int]:
-        """The further tokens, each with the id that it stands for."""
+        """The further tokens, each with the id that it stands for.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> Vocabulary(["king", "queen"], aliases={"monarch": "king"}).aliases
+            {'monarch': 0}
+        """
         if self._alias_ids is None:
             return {}
         entries = np.arange(self._size, self._offsets.size - 1)
@@ -526,12 +566,26 @@ class Vocabulary:
 
     @property
     def casefold(self) -> bool:
-        """Whether tokens that differ in case alone are one."""
+        """Whether tokens that differ in case alone are one.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> words = Vocabulary(["king"], casefold=True)
+            >>> words.casefold, words.encode("KING")
+            (True, 0)
+        """
         return self._folding.casefold
 
     @property
     def normal_form(self) -> NormalForm | None:
-        """The Unicode normal form that tokens are brought to, or None."""
+        r"""The Unicode normal form that tokens are brought to, or None.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> words = Vocabulary(["caf\u00e9"], normal_form="NFC")
+            >>> words.normal_form, words.encode("cafe\u0301")
+            ('NFC', 0)
+        """
         return self._folding.normal_form
 
     @property
@@ -540,7 +594,14 @@ class Vocabulary:
 
     @property
     def num_ids(self) -> int:
-        """One more than the largest id that `encode` can give: a table needs as many rows."""
+        """One more than the largest id that `encode` can give: a table needs as many rows.
+
+        Example:
+            >>> from shardwise import Buckets, Vocabulary
+            >>> words = Vocabulary(["king", "queen"], unknown=Buckets(3))
+            >>> len(words), words.num_ids
+            (2, 5)
+        """
         most = self._size
         if self._unknown_id is not None:
             most = max(most, self._unknown_id + 1)
@@ -753,7 +814,14 @@ class Vocabulary:
         return [str(data[begin:end], "utf-8", "surrogateescape") for begin, end in spans]
 
     def arrays(self) -> tuple[Bytes, Ids, Slots]:
-        """Return (data, offsets, slots), read-only: what `from_arrays` takes; without aliases."""
+        """Return (data, offsets, slots), read-only: what `from_arrays` takes; without aliases.
+
+        Example:
+            >>> from shardwise import Vocabulary
+            >>> data, offsets, slots = Vocabulary(["king", "queen"]).arrays()
+            >>> bytes(data), offsets, slots.shape
+            (b'kingqueen', array([0, 4, 9]), (8,))
+        """
         if self._alias_ids is None or not self._alias_ids.size:
             return self._data, self._offsets, self._slots
         offsets = self._offsets[: self._size + 1]

@@ -42,6 +42,11 @@ class Initializer:
         kind: the name of the function that made it.
         a, b: its two parameters.
         seed: chooses the values, from 0 to 2**64 - 1.
+
+    Example:
+        >>> from shardwise import initializers
+        >>> initializers.normal(stddev=0.1, seed=7)
+        Initializer(kind='normal', a=0.0, b=0.1, seed=7)
     """
 
     kind: str
@@ -75,6 +80,11 @@ class Initializer:
 
         Raises:
             OptionError: there is no such function.
+
+        Example:
+            >>> from shardwise.initializers import Initializer
+            >>> Initializer.defaults("normal")
+            (0.0, 0.05)
         """
         if kind not in _DEFAULTS:
             raise unknown_initializer(kind)
@@ -84,6 +94,14 @@ class Initializer:
         """Return what makes the rows of a table of this shape; None if all are zeros.
 
         They are `float32`, or `float64` for a table of that dtype.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import initializers
+            >>> make = initializers.uniform(seed=7).maker((1000, 4), np.dtype("float32"))
+            >>> rows = make(np.array([3, 999]))
+            >>> rows.shape, rows.dtype
+            ((2, 4), dtype('float32'))
         """
         if self.kind == "zeros":
             return None
@@ -119,7 +137,17 @@ _DEFAULTS = {
 
 
 def zeros() -> Initializer:
-    """Fill with zeros; on disk nothing is written: the files are sparse."""
+    """Fill with zeros; on disk nothing is written: the files are sparse.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Table, initializers
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = initializers.zeros()
+        ...     with Table.create(f"{folder}/t", rows=10**9, dim=8, initializer=first) as table:
+        ...         table[10**9 - 1].tolist()
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
     return Initializer("zeros")
 
 
@@ -141,22 +169,66 @@ def uniform(low: float = -0.05, high: float = 0.05, *, seed: int = 0) -> Initial
 
 
 def normal(mean: float = 0.0, stddev: float = 0.05, *, seed: int = 0) -> Initializer:
-    """Fill from a normal distribution; torch.nn.Embedding has a `stddev` of 1."""
+    """Fill from a normal distribution; torch.nn.Embedding has a `stddev` of 1.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Table, initializers
+        >>> first = initializers.normal(stddev=0.1, seed=7)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Table.create(f"{folder}/t", rows=10_000, dim=8, initializer=first) as table:
+        ...         rows = table.lookup(range(10_000))
+        >>> round(float(rows.std()), 2)
+        0.1
+    """
     return Initializer("normal", mean, stddev, seed)
 
 
 def truncated_normal(mean: float = 0.0, stddev: float = 0.05, *, seed: int = 0) -> Initializer:
-    """Fill from a normal distribution that is cut at two standard deviations from its mean."""
+    """Fill from a normal distribution that is cut at two standard deviations from its mean.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Table, initializers
+        >>> first = initializers.truncated_normal(stddev=0.1, seed=7)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Table.create(f"{folder}/t", rows=10_000, dim=8, initializer=first) as table:
+        ...         rows = table.lookup(range(10_000))
+        >>> bool(abs(rows).max() <= 0.2)
+        True
+    """
     return Initializer("truncated_normal", mean, stddev, seed)
 
 
 def glorot_uniform(*, seed: int = 0) -> Initializer:
-    """Fill uniformly within +-sqrt(6 / (rows + columns)), as Keras's GlorotUniform."""
+    """Fill uniformly within +-sqrt(6 / (rows + columns)), as Keras's GlorotUniform.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Table, initializers
+        >>> first = initializers.glorot_uniform(seed=7)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Table.create(f"{folder}/t", rows=592, dim=8, initializer=first) as table:
+        ...         rows = table.lookup(range(592))
+        >>> bool(abs(rows).max() <= 0.1)  # sqrt(6 / 600)
+        True
+    """
     return Initializer("glorot_uniform", seed=seed)
 
 
 def glorot_normal(*, seed: int = 0) -> Initializer:
-    """Fill from a truncated normal of variance 2 / (rows + columns), as Keras's GlorotNormal."""
+    """Fill from a truncated normal of variance 2 / (rows + columns), as Keras's GlorotNormal.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Table, initializers
+        >>> first = initializers.glorot_normal(seed=7)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Table.create(f"{folder}/t", rows=192, dim=8, initializer=first) as table:
+        ...         rows = table.lookup(range(192))
+        >>> round(float(rows.std()), 1)  # sqrt(2 / 200)
+        0.1
+    """
     return Initializer("glorot_normal", seed=seed)
 
 

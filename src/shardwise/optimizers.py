@@ -41,6 +41,11 @@ class Slot:
         initial: the number that it begins with.
         counts: the numbers are steps, as int64; else they are float64 for a table of float64, and
             float32 for all others.
+
+    Example:
+        >>> from shardwise import optimizers
+        >>> optimizers.RowwiseAdagrad().slots()
+        (Slot(name='rowwise_adagrad.sum', per_row=True, initial=0.0, counts=False),)
     """
 
     name: str
@@ -54,6 +59,15 @@ class Optimizer:
 
     A scheduler gives a learning rate for each step: `table.update(..., learning_rate=rate)`, or
     `dataclasses.replace(optimizer, learning_rate=rate)`.
+
+    Example:
+        >>> import dataclasses
+        >>> from shardwise import optimizers
+        >>> optimizer = optimizers.SGD(0.1)
+        >>> isinstance(optimizer, optimizers.Optimizer), optimizer.learning_rate, optimizer.slots()
+        (True, 0.1, ())
+        >>> dataclasses.replace(optimizer, learning_rate=0.05).learning_rate
+        0.05
     """
 
     learning_rate: float
@@ -100,6 +114,15 @@ class SGD(Optimizer):
     https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
 
     State: "sgd.momentum_buffer", if there is momentum.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+        >>> optimizer = optimizers.SGD(0.5, momentum=0.9)
+        >>> table.update([1], [[1.0, 2.0]], optimizer)
+        >>> table[1], [slot.name for slot in optimizer.slots()]
+        (array([-0.5, -1. ]), ['sgd.momentum_buffer'])
     """
 
     learning_rate: float = 0.001
@@ -137,6 +160,15 @@ class Adagrad(Optimizer):
     https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
 
     State: "adagrad.sum".
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+        >>> optimizer = optimizers.Adagrad(0.5)
+        >>> table.update([1], [[1.0, 2.0]], optimizer)
+        >>> table[1].round(6), [slot.name for slot in optimizer.slots()]
+        (array([-0.5, -0.5]), ['adagrad.sum'])
     """
 
     learning_rate: float = 0.01
@@ -178,6 +210,15 @@ class RowwiseAdagrad(Optimizer):
     https://docs.pytorch.org/FBGEMM/fbgemm_gpu/fbgemm_gpu-python-api/table_batched_embedding_ops.html
 
     State: "rowwise_adagrad.sum", of shape (rows,).
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+        >>> optimizer = optimizers.RowwiseAdagrad(0.5)
+        >>> table.update([1], [[1.0, 7.0]], optimizer)
+        >>> table[1].round(6), [slot.name for slot in optimizer.slots()]
+        (array([-0.1, -0.7]), ['rowwise_adagrad.sum'])
     """
 
     learning_rate: float = 0.01
@@ -211,6 +252,15 @@ class RMSprop(Optimizer):
     https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
 
     State: "rmsprop.square_avg", and if there is momentum "rmsprop.momentum_buffer".
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+        >>> optimizer = optimizers.RMSprop(0.5)
+        >>> table.update([1], [[1.0, 2.0]], optimizer)
+        >>> table[1].round(4), [slot.name for slot in optimizer.slots()]
+        (array([-5., -5.]), ['rmsprop.square_avg'])
     """
 
     learning_rate: float = 0.01
@@ -259,6 +309,15 @@ class Adam(Optimizer):
 
     State: "adam.exp_avg", "adam.exp_avg_sq", and if corrected, "adam.step" of shape (rows,): the
     step in which each row took part last, 0 for never.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+        >>> optimizer = optimizers.Adam(0.5)
+        >>> table.update([1], [[1.0, 2.0]], optimizer)
+        >>> table[1].round(4), [slot.name for slot in optimizer.slots()]
+        (array([-0.5, -0.5]), ['adam.exp_avg', 'adam.exp_avg_sq'])
     """
 
     learning_rate: float = 0.001
@@ -301,6 +360,15 @@ class AdamW(Optimizer):
     https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
 
     State: that of `Adam`, under the same names: one may go on with the other's.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.ones((3, 2)), copy=True)
+        >>> optimizer = optimizers.AdamW(0.5, weight_decay=0.1)
+        >>> table.update([1], [[1.0, 2.0]], optimizer)
+        >>> table[1].round(4), [slot.name for slot in optimizer.slots()]
+        (array([0.45, 0.45]), ['adam.exp_avg', 'adam.exp_avg_sq'])
     """
 
     learning_rate: float = 0.001
@@ -335,6 +403,15 @@ class Ftrl(Optimizer):
     https://www.tensorflow.org/api_docs/python/tf/keras/optimizers/Ftrl
 
     State: "ftrl.accumulator", "ftrl.linear".
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, optimizers
+        >>> table = Table.from_array(np.zeros((3, 2)), copy=True)
+        >>> optimizer = optimizers.Ftrl(0.5)
+        >>> table.update([1], [[1.0, 2.0]], optimizer)
+        >>> table[1].round(4), [slot.name for slot in optimizer.slots()]
+        (array([-0.4767, -0.4939]), ['ftrl.accumulator', 'ftrl.linear'])
     """
 
     learning_rate: float = 0.001

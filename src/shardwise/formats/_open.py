@@ -100,6 +100,16 @@ def open(
         PartitionError: the pieces are not as long as `partition` cuts rows.
         MissingLibraryError: the format needs a library that is not installed; it says which.
         OSError: the file cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import formats
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/rows.npy", np.arange(6.0).reshape(3, 2))
+        ...     source = formats.open(f"{folder}/rows.npy")
+        >>> source.format, source.shape, source.read(2)
+        ('npy', (3, 2), array([[4., 5.]]))
     """
     if format not in (None, "word2vec", *_FORMATS):
         known = ", ".join(map(repr, ("word2vec", *_FORMATS)))

@@ -86,6 +86,13 @@ class Source:
 
         Raises:
             FormatError: the file is broken there.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, formats
+            >>> source = formats.table_source(Table.from_array(np.arange(6.0).reshape(3, 2)))
+            >>> source.read(1, 2), source.read().shape
+            (array([[2., 3.]]), (3, 2))
         """
         first, last, _ = slice(begin, end).indices(self.shape[0])
         return self._rows(first, max(first, last))
@@ -96,6 +103,13 @@ class Source:
         Raises:
             OptionError: `rows` is not positive.
             FormatError: the file is broken.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, formats
+            >>> source = formats.table_source(Table.from_array(np.zeros((5, 2), np.float32)))
+            >>> [block.shape for block in source.blocks(2)]
+            [(2, 2), (2, 2), (1, 2)]
         """
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         step = positive("rows", rows) or max(1, BLOCK_BYTES // max(1, row_bytes))

@@ -134,6 +134,19 @@ def table_source(
 
     Raises:
         OptionError: there are more tokens than rows.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, Vocabulary, formats
+        >>> table = Table.from_array(np.eye(2, dtype=np.float32), shards=2)
+        >>> source = formats.table_source(table, Vocabulary(["east", "north"]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     formats.write(f"{folder}/two.vec", source)
+        ...     print(pathlib.Path(folder, "two.vec").read_text(), end="")
+        2 2
+        east 1 0
+        north 0 1
     """
     if vocabulary is not None and len(vocabulary) > len(table):
         raise OptionError(

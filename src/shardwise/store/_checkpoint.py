@@ -45,7 +45,17 @@ def write_checkpoint(
     whole: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Write what changed of a table since its last checkpoint; see `Table.checkpoint`."""
+    """Write what changed of a table since its last checkpoint; see `Table.checkpoint`.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.write_checkpoint(Table.from_array(np.zeros((3, 2)), copy=True), folder)
+        ...     store.describe_checkpoint(folder)["deltas"]
+        []
+    """
     made = make_directory(os.fspath(path))
     place = os.path.realpath(path)  # the working directory, and links, may change
     try:

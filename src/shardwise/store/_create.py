@@ -34,7 +34,19 @@ def create_table(
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Make a table; see `Table.create`."""
+    """Make a table; see `Table.create`.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Partition, Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cut = Partition.div(5, 2)
+        ...     store.create_table(
+        ...         folder, (5, 2), dtype="float32", partition=cut, initializer="zeros"
+        ...     )
+        ...     Table.open(folder).shape
+        (5, 2)
+    """
     stored = storable_dtype(dtype)
     if not is_array_shape(shape, stored):
         raise TableError(f"expected a shape that an array can have, got {shape}")

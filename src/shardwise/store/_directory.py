@@ -163,6 +163,12 @@ def refuse_existing(path: str | os.PathLike[str]) -> None:
 
     Raises:
         TableExistsError: it holds one.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.refuse_existing(folder)  # no table here: go on
     """
     old = _present(os.fspath(path))
     if old is not None:

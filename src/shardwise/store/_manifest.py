@@ -68,6 +68,20 @@ class Manifest:
         generation: counts how often the table was written in this directory.
         metadata: the user's own.
         optimizer: the state of training, or None.
+
+    Example:
+        >>> import json, tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table.from_array(np.zeros((3, 2), np.float32), shards=2).save(folder)
+        ...     manifest = store.open_table(folder).manifest
+        >>> manifest.shape, manifest.dtype, manifest.row_format, manifest.generation
+        ((3, 2), 'float32', 'float32', 1)
+        >>> sorted(manifest.files()) == [one.file for one in manifest.data_files()]
+        True
+        >>> json.loads(manifest.to_json())["shape"]
+        [3, 2]
     """
 
     layout: Layout

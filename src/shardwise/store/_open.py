@@ -21,7 +21,18 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Stored:
-    """What a table directory holds: the table, its vocabulary if it has one, and the manifest."""
+    """What a table directory holds: the table, its vocabulary if it has one, and the manifest.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table.from_array(np.zeros((3, 2))).save(folder, metadata={"made from": "zeros"})
+        ...     stored = store.open_table(folder)
+        >>> stored.table.shape, stored.vocabulary, stored.manifest.metadata
+        ((3, 2), None, {'made from': 'zeros'})
+    """
 
     table: Table
     vocabulary: Vocabulary | None

@@ -58,6 +58,15 @@ def restore(
         TableNotFoundError: there is no checkpoint.
         TableExistsError: there is a table at `path`, and `overwrite` is false.
         StoreError: the checkpoint is broken or damaged: nothing is written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table.from_array(np.zeros((3, 2)), copy=True).checkpoint(f"{folder}/kept")
+        ...     store.restore(f"{folder}/kept", f"{folder}/again").shape
+        (3, 2)
     """
     return _restore(os.fspath(checkpoint), os.fspath(path), overwrite, progress)[0]
 
@@ -69,7 +78,18 @@ def restore_table(
     overwrite: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Table:
-    """Restore, and open what was restored so that its next checkpoint goes on with the chain."""
+    """Restore, and open what was restored so that its next checkpoint goes on with the chain.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table.from_array(np.zeros((3, 2)), copy=True).checkpoint(f"{folder}/kept")
+        ...     with store.restore_table(f"{folder}/kept", f"{folder}/again") as table:
+        ...         table.mode
+        'r+'
+    """
     _, text = _restore(os.fspath(checkpoint), os.fspath(path), overwrite, progress)
     table = open_table(path, "r+").table
     place = os.path.realpath(checkpoint)
@@ -151,6 +171,19 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     Raises:
         StoreError: the checkpoint is broken, as far as can be told without reading its rows.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = Table.from_array(np.zeros((3, 2)), copy=True)
+        ...     table.checkpoint(folder)
+        ...     table.write([1], [[5, 6]])
+        ...     table.checkpoint(folder)
+        ...     about = store.describe_checkpoint(folder)
+        >>> about["base"]["rows"], [delta["rows"] for delta in about["deltas"]]
+        (3, [1])
     """
     place = os.fspath(path)
     text = read_text(place)

@@ -39,6 +39,15 @@ class Checked:
         got: the checksum of the file, or None if it is missing or of another size.
         problem: what else is wrong with a file that is damaged: the vocabulary's may have its
             checksum, and not agree with the table.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table.from_array(np.zeros((3, 2))).save(folder)
+        ...     [(one.file, one.state) for one in store.verify_table(folder)]
+        [('weight-00000-of-00001.safetensors', 'ok')]
     """
 
     file: str
@@ -110,6 +119,16 @@ def update_checksums(
     Raises:
         TableNotFoundError: there is no table.
         StoreError: its manifest is broken, or another process writes there.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Table, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table.create(f"{folder}/t", rows=10, dim=2).close()
+        ...     [one.state for one in store.verify_table(f"{folder}/t")]
+        ...     [one.state for one in store.update_checksums(f"{folder}/t")]
+        ['unknown']
+        ['updated']
     """
     return _update(os.fspath(path), lambda entry: entry.xxh128 is None, progress)
 

@@ -175,6 +175,14 @@ def open_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
         TableNotFoundError: there is nothing at `path`.
         TableError: the table has no vocabulary.
         StoreError: what is there is broken, or of a newer version.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Vocabulary, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.save_vocabulary(f"{folder}/words.safetensors", Vocabulary(["king", "queen"]))
+        ...     list(store.open_vocabulary(f"{folder}/words.safetensors"))
+        ['king', 'queen']
     """
     place = os.fspath(path)
     if not os.path.isdir(place):
@@ -227,7 +235,16 @@ def missing_file(path: str, error: FileNotFoundError) -> StoreError:
 def save_vocabulary(
     path: str | os.PathLike[str], vocabulary: Vocabulary, *, overwrite: bool = False
 ) -> None:
-    """Write a vocabulary to a file of its own; see `Vocabulary.save`."""
+    """Write a vocabulary to a file of its own; see `Vocabulary.save`.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import Vocabulary, store
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.save_vocabulary(f"{folder}/words.safetensors", Vocabulary(["king", "queen"]))
+        ...     len(Vocabulary.open(f"{folder}/words.safetensors"))
+        2
+    """
     import secrets
 
     if not os.fspath(path).endswith(_ENDING):

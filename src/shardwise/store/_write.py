@@ -45,6 +45,16 @@ def write_table(
     """Write a table, cut as it is, and its optimizer's state to `path`; see `write_blocks`.
 
     `dtype` may be "int8" or "int4", to pack rows of floats; the rows stay as they are by default.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Table, store
+        >>> table = Table.from_array(np.eye(2, dtype=np.float32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.write_table(folder, table, dtype="float16")
+        ...     Table.open(folder).dtype
+        dtype('<f2')
     """
     layout, source = table._layout, table
     if dtype is None and layout.packed:
@@ -105,6 +115,18 @@ def write_blocks(
             form on disk.
         TableError: the blocks do not make a table of this shape.
         OptionError: `dtype` cannot hold the values, or there are more than 99,999 shards.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from shardwise import Partition, Table, store
+        >>> blocks = (np.full((2, 3), k, np.float32) for k in range(2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store.write_blocks(
+        ...         folder, blocks, shape=(4, 3), dtype="float32", partition=Partition.mod(4, 2)
+        ...     )
+        ...     Table.open(folder).lookup([0, 3])[:, 0]
+        array([0., 1.], dtype=float32)
     """
     layout = Layout(tuple(shape[1:]), storable_dtype(dtype))
     if row_format is not None:

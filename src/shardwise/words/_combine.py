@@ -40,6 +40,15 @@ class Pruned(NamedTuple):
         vectors: the rows that were kept; the other tokens share them.
         remap: for each of the other tokens the kept one whose row it has now, and the cosine of
             that row and its own.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, Vectors, Vocabulary
+        >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+        >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+        >>> pruned = vectors.prune(2)
+        >>> pruned.remap, list(pruned.vectors.vocabulary.aliases)
+        ({'north': Neighbour(token='far', score=0.8)}, ['north'])
     """
 
     vectors: Vectors

@@ -43,6 +43,16 @@ class Aligned(NamedTuple):
         before: how far apart the two rows of such a token were: the root of the mean of the
             squared distances.
         after: how far apart they are now.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, Vectors, Vocabulary
+        >>> words = Vocabulary(["east", "north"])
+        >>> old = Vectors(Table.from_array(np.array([[1.0, 0.0], [0.0, 1.0]])), words)
+        >>> new = Vectors(Table.from_array(np.array([[0.0, 1.0], [-1.0, 0.0]])), words)
+        >>> aligned = new.align(old)
+        >>> aligned.rotation.shape, round(aligned.before, 3), round(aligned.after, 3)
+        ((2, 2), 1.414, 0.0)
     """
 
     vectors: Vectors
@@ -64,6 +74,16 @@ class Drift(NamedTuple):
         other_norm: the length of its row in the other vectors.
         overlap: how many of its nearest tokens are the same, of all that are near in either
             (Jaccard); None if it was not asked for.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, Vectors, Vocabulary
+        >>> words = Vocabulary(["still", "moved"])
+        >>> a = Vectors(Table.from_array(np.array([[1.0, 0.0], [3.0, 4.0]])), words)
+        >>> b = Vectors(Table.from_array(np.array([[1.0, 0.0], [6.0, 0.0]])), words)
+        >>> moved = a.drift(b, topn=1)[0]
+        >>> moved.token, round(moved.cosine, 6), moved.distance, moved.norm, moved.other_norm
+        ('moved', 0.6, 5.0, 5.0, 6.0)
     """
 
     token: str

@@ -31,6 +31,12 @@ class PairScores(NamedTuple):
         pairs: how many pairs were compared.
         unknown: how many pairs were not, for want of a word.
         skipped: how many lines are no pair with a score, such as a header.
+
+    Example:
+        >>> from shardwise import PairScores
+        >>> scores = PairScores(pearson=0.6, spearman=0.5, pairs=300, unknown=100, skipped=1)
+        >>> scores.unknown_share
+        0.25
     """
 
     pearson: float
@@ -53,6 +59,11 @@ class AnalogySection(NamedTuple):
         correct: how many answers were right.
         questions: how many were asked: those whose four words are known.
         unknown: how many were not asked, for want of a word.
+
+    Example:
+        >>> from shardwise import AnalogySection
+        >>> AnalogySection("capitals", correct=3, questions=4, unknown=1).accuracy
+        0.75
     """
 
     name: str
@@ -73,6 +84,13 @@ class AnalogyScores(NamedTuple):
         sections: in the order of the file.
         total: all of them together.
         skipped: how many lines are no four words.
+
+    Example:
+        >>> from shardwise import AnalogyScores, AnalogySection
+        >>> section = AnalogySection("capitals", correct=3, questions=4, unknown=1)
+        >>> scores = AnalogyScores((section,), total=section._replace(name="all"), skipped=0)
+        >>> [one.name for one in scores.sections], scores.total.accuracy
+        (['capitals'], 0.75)
     """
 
     sections: tuple[AnalogySection, ...]

@@ -48,6 +48,17 @@ class Index:
     Attributes:
         vectors: what it is an index of.
         path: the file, or None.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, Vectors, Vocabulary
+        >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+        >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+        >>> index = vectors.index()
+        >>> index.most_similar("north", topn=1)
+        [Neighbour(token='far', score=0.8)]
+        >>> index.recall(queries=3, topn=2)
+        1.0
     """
 
     __slots__ = ("_graph", "_kept", "_made_of", "path", "vectors")
@@ -88,6 +99,14 @@ class Index:
         Raises:
             OptionError: `topn` is no such number.
             TableError: the vector has another shape than a row.
+
+        Example:
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> vectors.index().similar_by_vector(np.array([0.0, 5.0]), topn=1)
+            [Neighbour(token='north', score=1.0)]
         """
         return _neighbours.similar_by_vector(self.vectors, vector, topn, None, as_frame, self._best)
 
@@ -143,6 +162,17 @@ class Index:
             TableError: the vectors are in memory alone, or were replaced where they lie.
             StoreError: the table was written to since the index was made of it.
             OSError: the file cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from shardwise import Table, Vectors, Vocabulary
+            >>> rows = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+            >>> vectors = Vectors(Table.from_array(rows), Vocabulary(["east", "far", "north"]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     vectors.save(f"{folder}/words")
+            ...     index = Vectors.open(f"{folder}/words").index(f"{folder}/words.index")
+            ...     index.save(f"{folder}/copy.index")
         """
         state = _state(self.vectors)
         if state != self._made_of:

@@ -36,6 +36,13 @@ class Neighbour(NamedTuple):
     Attributes:
         token: the token.
         score: the cosine, from -1 to 1, or what the search ranks by.
+
+    Example:
+        >>> from shardwise import Neighbour
+        >>> near = Neighbour("shore", 0.79)
+        >>> token, score = near
+        >>> near.token == token, near.score
+        (True, 0.79)
     """
 
     token: str

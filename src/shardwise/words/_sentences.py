@@ -40,6 +40,17 @@ class Padded(NamedTuple):
     Attributes:
         rows: of shape (sentences, longest, ...), in the table's dtype.
         lengths: int64[sentences], how many rows of each are words.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, Vectors, Vocabulary
+        >>> vectors = Vectors(Table.from_array(np.eye(2)), Vocabulary(["the", "country"]))
+        >>> batch = vectors.lookup(["the country", "the"], sentences="padded")
+        >>> batch.rows.shape, batch.lengths
+        ((2, 2, 2), array([2, 1]))
+        >>> batch.mask
+        array([[ True,  True],
+               [ True, False]])
     """
 
     rows: NDArray[Any]
@@ -58,6 +69,16 @@ class Ragged:
     Attributes:
         rows: of shape (words of all sentences, ...), in the table's dtype.
         offsets: int64[sentences + 1], where each sentence begins in `rows`, and the end.
+
+    Example:
+        >>> import numpy as np
+        >>> from shardwise import Table, Vectors, Vocabulary
+        >>> vectors = Vectors(Table.from_array(np.eye(2)), Vocabulary(["the", "country"]))
+        >>> batch = vectors.lookup(["the country", "the"], sentences="ragged")
+        >>> batch.rows.shape, batch.offsets, batch.lengths
+        ((3, 2), array([0, 2, 3]), array([2, 1]))
+        >>> batch[1]
+        array([[1., 0.]])
     """
 
     rows: NDArray[Any]
