@@ -1,6 +1,7 @@
 """docs/format.md is enough: a reader and a writer of tables, made from that page alone.
 
-They are plain Python. Neither uses shardwise or NumPy; the only library is one for the hash that the page names.
+They are plain Python. Neither uses shardwise or NumPy; the only library is one for the hashes that
+the page names.
 """
 
 import json
