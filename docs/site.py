@@ -8,15 +8,20 @@ from griffe import Extension
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-# Read in the repository where they lie, and in the site under the same names.
-OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md")
+# Pages that lie beside what they are about, and their names in the site.
+OUTSIDE = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/README.md": "run_benchmarks.md",
+    "examples/README.md": "examples.md",
+}
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)(?=[)#])")
 
 
 def on_files(files, config):
     """Add the pages from outside `docs`."""
-    for name in OUTSIDE:
-        text = (ROOT / name).read_text(encoding="utf-8")
+    for place, name in OUTSIDE.items():
+        text = (ROOT / place).read_text(encoding="utf-8")
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -24,15 +29,13 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Turn links that are right in the repository into those that are right in the site."""
     here = page.file.src_uri
-    in_repository = here if here in OUTSIDE else f"docs/{here}"
+    places = {name: place for place, name in OUTSIDE.items()}
+    folder = posixpath.dirname(places.get(here, f"docs/{here}"))
 
     def turned(link):
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(in_repository), link[1]))
-        target = "docs/index.md" if target == "README.md" else target
-        if target not in OUTSIDE and not target.startswith("docs/"):
-            return link[1]
-        target = target.removeprefix("docs/")
-        return posixpath.relpath(target, posixpath.dirname(here) or ".")
+        target = posixpath.normpath(posixpath.join(folder, link[1]))
+        target = OUTSIDE.get(target, "index.md" if target == "README.md" else target)
+        return posixpath.relpath(target.removeprefix("docs/"), posixpath.dirname(here) or ".")
 
     return LINK.sub(turned, markdown)
 
