@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import shardwise
+from shardwise.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,12 +123,12 @@ def test_no_block_is_left_out(page):
     """Each block is one that runs, one that says why not, or text; none is code by its indent."""
     text = page.read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)
-    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(blocks)
+    assert len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)) == 2 * len(blocks)
     for language, title, block in blocks:
         reason = title.removeprefix("not run: ") if title.startswith("not run: ") else None
         assert language in RUN or language == "text" or reason, f"{page.name}: {block}"
         assert reason is None or len(reason) > 10
-        assert language != "text" or ">>> " not in block
+        assert language != "text" or not re.search(r"^(?:>>>|\$) ", block, re.MULTILINE)
     indented = re.search(r"\n\n {4,}\S.*", BLOCK.sub("", text))
     assert not indented, f"{page.name}: put this into a block: {indented[0].strip()}"
 
@@ -164,6 +166,13 @@ def test_every_public_name_is_in_the_reference():
         assert found, package
         names |= {f"shardwise.{package}.{name}" for name in found}
     assert sorted(written) == sorted(names)
+
+
+def test_every_command_is_on_its_page():
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    commands = typer.main.get_command(app).commands
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(commands)
 
 
 def test_every_guarantee_has_its_test():
