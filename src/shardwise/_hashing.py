@@ -85,12 +85,16 @@ class Buckets:
         OptionError: an attribute cannot have this value.
 
     Example:
+        >>> import numpy as np
         >>> from shardwise import Buckets, Vocabulary
         >>> known = Vocabulary(["emerson", "lake", "palmer"], unknown=Buckets(5))
         >>> known.encode(["lake", "king", "crimson"])
         array([1, 6, 7])
         >>> known.num_ids
         8
+        >>> data, offsets = np.frombuffer(b"kingcrimson", np.uint8), np.array([0, 4, 11])
+        >>> Buckets(5).ids(data, offsets, num_tokens=3)
+        array([6, 7])
     """
 
     count: int
@@ -124,15 +128,7 @@ class Buckets:
         return first
 
     def ids(self, data: Bytes, offsets: Ids, num_tokens: int) -> Ids:
-        """Return the ids of packed tokens, none of which the vocabulary has.
-
-        Example:
-            >>> import numpy as np
-            >>> from shardwise import Buckets
-            >>> data, offsets = np.frombuffer(b"kingcrimson", np.uint8), np.array([0, 4, 11])
-            >>> Buckets(5).ids(data, offsets, 3)
-            array([6, 7])
-        """
+        """Return the ids of packed tokens, none of which the vocabulary has."""
         return _bucket(data, offsets, self.count, self.key) + self.start(num_tokens)
 
 
