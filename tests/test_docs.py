@@ -207,7 +207,7 @@ def test_every_page_is_listed():
     listed = set(re.findall(r"^ +- .*: (\S+\.md)$", site, re.MULTILINE))
     pages = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
     assert pages <= listed, "give it its place in the nav of mkdocs.yml"
-    hook = (docs / "site.py").read_text(encoding="utf-8")
+    hook = (docs / "hooks.py").read_text(encoding="utf-8")
     outside = dict(re.findall(r'^    "(\S+\.md)": "(\S+\.md)",$', hook, re.MULTILINE))
     assert all((ROOT / place).exists() for place in outside)
     assert listed == pages | set(outside.values()), "take what is gone out of mkdocs.yml"
