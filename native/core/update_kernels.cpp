@@ -2,6 +2,7 @@
 // code in them here: an inline function emitted with wide instructions could be the one that the linker keeps
 // for everyone.
 
+#include "core/resolve.h"
 #include "core/update.h"
 #include "core/update_rules.h"
 #include "core/vectors.h"
@@ -9,18 +10,12 @@
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-constexpr size_t rows_ahead = 16; // rows and states that are asked for before they are changed
+constexpr size_t rows_ahead = 24; // rows and states that are asked for before they are changed
 constexpr size_t gradients_ahead = 8;
 constexpr size_t most_ahead = 1024; // bytes of a row that are asked for; what follows, the hardware finds
 
 SHARDWISE_INLINE void ask(const std::byte *at, size_t bytes) {
-#if defined(__GNUC__)
-    const std::byte *line = at - reinterpret_cast<uintptr_t>(at) % 64;
-    for (; line < at + (bytes < most_ahead ? bytes : most_ahead); line += 64)
-        __builtin_prefetch(line, 1, 3);
-#else
-    (void)at, (void)bytes;
-#endif
+    prefetch<3>(at, bytes < most_ahead ? bytes : most_ahead);
 }
 
 SHARDWISE_INLINE Place place_of(const PartitionView &partition, uint64_t id) {
@@ -168,10 +163,10 @@ void apply(const SortedUpdate &work, size_t begin, size_t end, std::byte *scratc
     const bool single = !Max && work.weights == nullptr; // one gradient is its own sum
     T *const sum = reinterpret_cast<T *>(scratch);
 
-    constexpr size_t ring = 2 * rows_ahead;
+    constexpr size_t ring = 32;
     Coming coming[ring];
     size_t found = 0, at = begin;
-    const auto find = [&] {
+    const auto find = [&]() __attribute__((always_inline)) {
         Coming &next = coming[found++ % ring];
         next.id = row_of(entries[at], bits);
         next.begin = at;

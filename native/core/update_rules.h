@@ -62,14 +62,17 @@ template <class Format, class Body>
 SHARDWISE_INLINE void change(const Constants<typename Format::Number> &c,
                              const Visit<typename Format::Number> &visit, Body &&body) {
     using T = typename Format::Number;
+    std::byte *const numbers = visit.row; // known once: what is stored could be any of them, else
+    const T *const gradients = visit.gradient;
+    const T decay = c.decay;
     for_chunks<T>(c.dim, [&](auto full, size_t column, size_t n) {
         constexpr bool Full = decltype(full)::value;
-        Chunk<T> row = Format::template load<Full>(visit.row + column * Format::bytes, n);
-        Chunk<T> gradient = read<Chunk<T>, Full>(visit.gradient + column, n);
-        if (c.decay != 0)
-            gradient += row * c.decay;
+        Chunk<T> row = Format::template load<Full>(numbers + column * Format::bytes, n);
+        Chunk<T> gradient = read<Chunk<T>, Full>(gradients + column, n);
+        if (decay != 0)
+            gradient += row * decay;
         body(full, column, n, row, gradient);
-        Format::template store<Full>(visit.row + column * Format::bytes, n, row, visit.noise, column);
+        Format::template store<Full>(numbers + column * Format::bytes, n, row, visit.noise, column);
     });
 }
 

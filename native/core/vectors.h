@@ -117,14 +117,21 @@ SHARDWISE_INLINE double root(double x) {
     return sqrt(x);
 }
 
-/// All numbers of a chunk, added in one fixed order.
-template <class T> SHARDWISE_INLINE T sum_of(const Chunk<T> &x) {
-    T parts[lanes<T>];
-    memcpy(parts, &x, sizeof parts);
-    for (int width = lanes<T> / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i)
-            parts[i] += parts[i + width];
-    return parts[0];
+/// All numbers of a chunk, added in one fixed order: one half to the other, until one number is left. In
+/// registers: a loop over an array waits for its own stores.
+template <class T> T sum_of(const Chunk<T> &x);
+
+template <> SHARDWISE_INLINE float sum_of<float>(const Chunk<float> &x) {
+    const auto eight = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                       __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    const auto four =
+        __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+template <> SHARDWISE_INLINE double sum_of<double>(const Chunk<double> &x) {
+    const auto four = __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
+    return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 /// Random bits for the columns of one row, a function of the key and the column alone: the finalizer of
