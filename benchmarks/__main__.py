@@ -31,7 +31,9 @@ def parse(arguments: Sequence[str]) -> Options:
         epilog=f"suites:\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("suite", choices=SUITES, help="what to time")
+    parser.add_argument(
+        "suite", nargs="?", choices=SUITES, help="what to time (default: all, and write the page)"
+    )
     parser.add_argument("--quick", action="store_true", help="small tables, few rounds")
     parser.add_argument(
         "--threads",
@@ -42,6 +44,12 @@ def parse(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("--rounds", type=positive, help="rounds per case (15; with --quick 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FOLDER",
+        help="where the page about all suites goes (docs/benchmarks; with --quick the cache)",
+    )
     parser.add_argument(
         "--here",
         action="store_true",
@@ -56,6 +64,7 @@ def parse(arguments: Sequence[str]) -> Options:
         rounds=given.rounds or (3 if given.quick else 15),
         json=given.json and given.json.resolve(),
         here=given.here,
+        page=given.page and given.page.resolve(),
         worker=given.worker,
     )
 
@@ -69,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
         os.execv(python, [python, *options.command(here=True)])
     from . import runner  # needs NumPy, rich and shardwise: only the chosen interpreter has them
 
+    if options.suite is None:
+        return runner.run_all(options)
     return runner.work(options) if options.worker else runner.run(options)
 
 

@@ -80,6 +80,7 @@ class Case:
     targets: Sequence[Target] = ()
     absent: Mapping[str, str] = field(default_factory=dict)  # contender -> why it is not here
     note: str = ""
+    sweep: tuple[str, float] | None = None  # what is swept, and how much of it this case has
 
 
 @dataclass

@@ -42,9 +42,14 @@ class Lineup:
         self.contenders.append(Contender(name, statement, names, self.check))
 
     def case(
-        self, title: str, reference: str, targets: Sequence[Target] = (), note: str = ""
+        self,
+        title: str,
+        reference: str,
+        targets: Sequence[Target] = (),
+        note: str = "",
+        sweep: tuple[str, float] | None = None,
     ) -> Case:
-        return Case(title, self.contenders, reference, targets, self.absent, note)
+        return Case(title, self.contenders, reference, targets, self.absent, note, sweep)
 
     def numpy(self, array: NDArray[Any], ids: NDArray[Any]) -> None:
         self.peer("NumPy array[ids]", "array[ids]", array=array, ids=ids)

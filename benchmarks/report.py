@@ -95,6 +95,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "title": case.title,
         "note": case.note,
         "reference": case.reference,
+        "sweep": case.sweep,
         "contenders": [
             {
                 "name": contender.name,

@@ -13,10 +13,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import environment, machine, peers, report
+from . import environment, machine, page, peers, report
 from .harness import AnswersDiffer, Case, measure
 from .lineup import Setting
-from .options import Options
+from .options import SUITES, Options
+
+
+def run_all(options: Options) -> int:
+    """Run every suite, each as by its own command, and write the page about them."""
+    results = environment.CACHE / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    failures, documents = 0, []
+    for suite in SUITES:
+        document = results / f"{suite}.json"
+        failures += run(replace(options, suite=suite, json=document, page=None))
+        documents.append(json.loads(document.read_text()))
+    usual = environment.CACHE / "page" if options.quick else environment.ROOT / "docs/benchmarks"
+    written = page.write(documents, options.page or usual)
+    report.make_console().print(f"\nwritten: {written}")
+    return 1 if failures else 0
 
 
 def run(options: Options) -> int:
