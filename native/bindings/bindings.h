@@ -34,6 +34,7 @@ void register_gather(nanobind::module_ &m);
 void register_initialize(nanobind::module_ &m);
 void register_mapped_file(nanobind::module_ &m);
 void register_memory(nanobind::module_ &m);
+void register_nearest(nanobind::module_ &m);
 void register_partition(nanobind::module_ &m);
 void register_quantize(nanobind::module_ &m);
 void register_subwords(nanobind::module_ &m);

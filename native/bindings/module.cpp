@@ -31,4 +31,5 @@ NB_MODULE(_native, m) {
     shardwise::register_fingerprint(m);
     shardwise::register_quantize(m);
     shardwise::register_update(m);
+    shardwise::register_nearest(m);
 }

@@ -270,3 +270,8 @@ class Updater:
 
 def mark_rows(changed: numpy.typing.NDArray[numpy.uint8], ids: numpy.typing.NDArray[numpy.int64], num_rows: int) -> None:
     """Sets the bits of ids; those outside the rows are passed over."""
+
+def find_nearest(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], rows: Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)], factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], first_id: int, ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu')], scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
+    """
+    Put the rows nearest to each query among its best so far: heaps, the worst in front.
+    """

@@ -1,4 +1,4 @@
-"""Search for the nearest rows: exact, by matrix products over blocks of rows and a running top-k.
+"""Search for the nearest rows: exact, by products over blocks of rows and a running top-k.
 
 No array of queries x rows is ever made, and nothing is kept from call to call: what is written to
 the table is seen by the next search. Who knows that nobody writes can keep the rows' `factors`.
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise import _native
 from shardwise._errors import TableError
 from shardwise._norms import is_small_float
 
@@ -165,13 +166,12 @@ def factors_of(table: Rows, stop: int) -> Floats:
 
 
 def _blocks(
-    table: Rows, start: int, stop: int, terms: int, known: Floats | None
+    table: Rows, start: int, stop: int, terms: int, known: Floats | None, unit: bool = False
 ) -> Iterator[tuple[int, Floats, Floats | None]]:
     """Give the rows from `start`: (first id, rows, what their products are to be multiplied by).
 
-    For more `terms` than a row has values, the rows come as unit vectors, and the last is None.
+    With `unit` the rows come as unit vectors, and the last is None.
     """
-    unit = terms > row_width(table)
     for begin, found, rows, ours in _read(table, start, stop, terms):
         factors = _factors(rows) if known is None else known[begin : begin + len(rows)]
         plain = factors > 0
@@ -245,14 +245,24 @@ def search(
 def _best(
     table: Rows, queries: Queries, keep: int, start: int, stop: int, known: Floats | None
 ) -> tuple[Ids, Floats]:
-    """The running top-k: (ids, scores) of shape (queries, keep), best first."""
+    """The running top-k: (ids, scores) of shape (queries, keep), in any order.
+
+    Many queries of one term each are a native pass. Others are matrix products: of few queries
+    they take the time in which the memory gives the rows.
+    """
     dtype = _float_type(table)
     ids = np.zeros((len(queries), keep), np.int64)
     scores = np.full((len(queries), keep), -np.inf, dtype)
-    terms = queries.terms.astype(dtype, copy=False)
+    terms = np.ascontiguousarray(queries.terms, dtype)
+    if queries.ends is None and dtype is np.float32 and len(terms) > _FEW:
+        for first, rows, factors in _blocks(table, start, stop, len(terms), known):
+            rows = rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
+            _native.find_nearest(terms, rows, np.ascontiguousarray(factors), first, ids, scores)
+        return ids, scores
     queries = Queries(terms, queries.known, queries.ends, queries.positive)
     buffer = np.empty(0, dtype)
-    for first, rows, factors in _blocks(table, start, stop, len(terms), known):
+    unit = len(terms) > row_width(table)
+    for first, rows, factors in _blocks(table, start, stop, len(terms), known, unit):
         chunk = max(1, SCORES * len(queries) // (len(rows) * len(terms)))
         for begin in range(0, len(queries), chunk):
             end = min(begin + chunk, len(queries))
