@@ -341,7 +341,7 @@ class Choice:
             remark = f", for the special tokens are counted too ({fixed})" if fixed else ""
             most = _whole("max_size", self.max_size, max(1, fixed), remark)
             object.__setattr__(self, "max_size", most)
-        if self.ties not in get_args(Ties):
+        if not isinstance(self.ties, str) or self.ties not in get_args(Ties):
             known = ", ".join(map(repr, get_args(Ties)))
             raise OptionError(f"expected ties as one of {known}, got {self.ties!r:.40}")
 

@@ -20,6 +20,16 @@ class ShardwiseError(Exception):
         cls.__module__ = "shardwise"  # the name that users import, and that a traceback should show
 
 
+def require(value: object, kind: type, name: str, error: type[ShardwiseError]) -> None:
+    """Refuse what is not of a kind, before anything is asked of it.
+
+    Raises:
+        ShardwiseError: it is not; of the class `error`.
+    """
+    if not isinstance(value, kind):
+        raise error(f"expected {name} as a {kind.__name__}, got {type(value).__name__}")
+
+
 class IdOutOfRangeError(ShardwiseError, IndexError):
     """An id names no row of the table.
 

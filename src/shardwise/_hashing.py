@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._errors import OptionError
+from shardwise._errors import OptionError, require
 from shardwise._tokens import Bytes, Ids, as_arrow, flatten, map_arrow, pack_tokens
 
 _LIMIT = 1 << 63  # ids are int64
@@ -119,7 +119,7 @@ class Buckets:
             >>> Buckets(5).start(3), Buckets(2, first=1).start(3)
             (3, 1)
         """
-        first = num_tokens if self.first is None else self.first
+        first = _as_int("num_tokens", num_tokens) if self.first is None else self.first
         if not 0 <= first <= _LIMIT - self.count:
             raise OptionError(
                 f"expected first so that the ids of {self.count} buckets are in [0, 2**63), got "
@@ -128,7 +128,15 @@ class Buckets:
         return first
 
     def ids(self, data: Bytes, offsets: Ids, num_tokens: int) -> Ids:
-        """Return the ids of packed tokens, none of which the vocabulary has."""
+        """Return the ids of packed tokens, none of which the vocabulary has.
+
+        Raises:
+            OptionError: `data` and `offsets` are no arrays, or there is no offset.
+        """
+        require(data, np.ndarray, "data", OptionError)
+        require(offsets, np.ndarray, "offsets", OptionError)
+        if offsets.ndim != 1 or not offsets.size:
+            raise OptionError(f"expected offsets of shape (tokens + 1,), got {offsets.shape}")
         return _bucket(data, offsets, self.count, self.key) + self.start(num_tokens)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shardwise import _native
-from shardwise._errors import PartitionError
+from shardwise._errors import PartitionError, require
 from shardwise._ids import as_ids, out_of_range_error
 
 Strategy: TypeAlias = Literal["mod", "div", "ranges"]
@@ -53,6 +53,8 @@ class Partition:
         num_shards = _count(self.num_shards, "num_shards", least=1)
         object.__setattr__(self, "num_rows", num_rows)
         object.__setattr__(self, "num_shards", num_shards)
+        if not isinstance(self.strategy, str):
+            raise unknown_strategy(self.strategy)
         if self.strategy == "ranges":
             boundaries = _boundaries(self.boundaries)
             if len(boundaries) != num_shards + 1 or boundaries[-1] != num_rows:
@@ -217,6 +219,7 @@ class Partition:
             Partition.div(num_rows=9, num_shards=3)
         """
         try:
+            require(form, Mapping, "form", PartitionError)
             strategy, rows, shards = form["strategy"], form["num_rows"], form["num_shards"]
         except (KeyError, TypeError):
             raise PartitionError(

@@ -59,8 +59,11 @@ class Initializer:
             raise unknown_initializer(self.kind)
         try:
             seed = operator.index(self.seed)
+            # Of an array of one number NumPy would make a number, with a warning if it is masked.
+            if isinstance(self.a, np.ndarray) or isinstance(self.b, np.ndarray):
+                raise TypeError
             parameters = float(self.a), float(self.b)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seed, parameters = -1, (0.0, 0.0)
         if not 0 <= seed < 1 << 64 or not all(map(math.isfinite, parameters)):
             raise OptionError(

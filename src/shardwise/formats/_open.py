@@ -111,11 +111,14 @@ def open(
         >>> source.format, source.shape, source.read(2)
         ('npy', (3, 2), array([[4., 5.]]))
     """
-    if format not in (None, "word2vec", *_FORMATS):
-        known = ", ".join(map(repr, ("word2vec", *_FORMATS)))
-        raise OptionError(f"expected format to be one of {known}, or None, got {format!r}")
-    if partition not in (None, "mod", "div"):
-        raise OptionError(f'expected partition to be "mod", "div" or None, got {partition!r}')
+    known_formats = ("word2vec", *_FORMATS)
+    if format is not None and (not isinstance(format, str) or format not in known_formats):
+        known = ", ".join(map(repr, known_formats))
+        raise OptionError(f"expected format to be one of {known}, or None, got {format!r:.60}")
+    if partition is not None and (
+        not isinstance(partition, str) or partition not in ("mod", "div")
+    ):
+        raise OptionError(f'expected partition to be "mod", "div" or None, got {partition!r:.60}')
     options = Options(
         positive("limit", limit), positive("dim", dim), unknown, tensor, tokens, progress, partition
     )

@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import Any
 
-from shardwise._errors import FormatError, OptionError, ShardwiseWarning, VocabularyError
+from shardwise._errors import FormatError, OptionError, ShardwiseWarning, VocabularyError, require
 from shardwise._folding import NormalForm
 from shardwise._hashing import Buckets
 from shardwise._vocabulary import Vocabulary
@@ -131,7 +131,7 @@ def open_vocabulary(
 
 
 def _require_format(format: str | None) -> None:
-    if format is not None and format not in _FORMATS:
+    if format is not None and (not isinstance(format, str) or format not in _FORMATS):
         known = ", ".join(map(repr, _FORMATS))
         raise OptionError(
             f"expected the format of a vocabulary, one of {known}, got {format!r:.40}"
@@ -226,6 +226,7 @@ def write_vocabulary(
         ...     pathlib.Path(folder, "vocab.txt").read_bytes()
         b'king\nqueen\n'
     """
+    require(vocabulary, Vocabulary, "vocabulary", VocabularyError)
     _require_format(format)
     name = os.fspath(path)
     form = _format_of(name) if format is None else format

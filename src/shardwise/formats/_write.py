@@ -18,8 +18,11 @@ from shardwise._errors import (
     FormatError,
     OptionError,
     ShardwiseWarning,
+    TableError,
     TableExistsError,
     TableNotFoundError,
+    VocabularyError,
+    require,
 )
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
@@ -102,6 +105,7 @@ def write(
         queen 3 1e-09
     """
     name = os.fspath(path)
+    require(source, Source, "source", FormatError)
     form, packing = form_of(name, format)
     refuse_file(name, overwrite)
     if source.vocabulary is not None and not has_tokens(form):
@@ -148,6 +152,9 @@ def table_source(
         east 1 0
         north 0 1
     """
+    require(table, Table, "table", TableError)
+    if vocabulary is not None:
+        require(vocabulary, Vocabulary, "vocabulary", VocabularyError)
     if vocabulary is not None and len(vocabulary) > len(table):
         raise OptionError(
             f"expected a row for each token, got {len(vocabulary)} tokens and {len(table)} rows"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardwise import _native
 from shardwise._changes import Changes
-from shardwise._errors import StoreError, TableExistsError
+from shardwise._errors import StoreError, TableError, TableExistsError, require
 from shardwise._safetensors import make_header
 from shardwise._table import Table
 from shardwise.store import _manifest
@@ -56,6 +56,7 @@ def write_checkpoint(
         ...     store.describe_checkpoint(folder)["deltas"]
         []
     """
+    require(table, Table, "table", TableError)
     made = make_directory(os.fspath(path))
     place = os.path.realpath(path)  # the working directory, and links, may change
     try:

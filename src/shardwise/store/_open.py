@@ -55,7 +55,7 @@ def open_table(path: str | os.PathLike[str], mode: Mode = "r", *, verify: bool =
         StoreError: it is broken, or of a newer version; or another process writes to it.
         OptionError: there is no such mode.
     """
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise OptionError(
             f"expected mode as one of {', '.join(map(repr, MODES))}, got {mode!r:.40}"
         )

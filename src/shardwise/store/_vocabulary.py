@@ -19,6 +19,8 @@ from shardwise._errors import (
     TableError,
     TableExistsError,
     TableNotFoundError,
+    VocabularyError,
+    require,
 )
 from shardwise._folding import Folding
 from shardwise._hashing import Buckets
@@ -247,6 +249,7 @@ def save_vocabulary(
     """
     import secrets
 
+    require(vocabulary, Vocabulary, "vocabulary", VocabularyError)
     if not os.fspath(path).endswith(_ENDING):
         raise OptionError(
             f"expected the name of a file that ends in {_ENDING}, got {os.fspath(path)!r}; for "

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._arrays import lost_to_infinity
-from shardwise._errors import OptionError, TableError
+from shardwise._errors import (
+    OptionError,
+    PartitionError,
+    TableError,
+    VocabularyError,
+    require,
+)
 from shardwise._layout import Layout, asked_format, packed_layout
 from shardwise._partition import Partition
 from shardwise._runtime import num_threads
@@ -56,6 +62,7 @@ def write_table(
         ...     Table.open(folder).dtype
         dtype('<f2')
     """
+    require(table, Table, "table", TableError)
     layout, source = table._layout, table
     if dtype is None and layout.packed:
         source = table._stored()  # the bytes go as they are
@@ -163,6 +170,8 @@ def write_rows(
     user = as_metadata(metadata)
     if partition.num_rows != shape[0]:
         raise TableError(f"expected a partition of {shape[0]} rows, got {partition}")
+    if vocabulary is not None:
+        require(vocabulary, Vocabulary, "vocabulary", VocabularyError)
     if vocabulary is not None and len(vocabulary) > shape[0]:
         raise TableError(
             f"expected a row for each token, got {len(vocabulary)} tokens and {shape[0]} rows"
@@ -257,7 +266,8 @@ def fill(
 
 
 def check_shards(partition: Partition) -> None:
-    """Refuse more shards than files should be."""
+    """Refuse what is no partition, and more shards than files should be."""
+    require(partition, Partition, "partition", PartitionError)
     if partition.num_shards > _MAX_SHARDS:
         raise OptionError(
             f"expected at most {_MAX_SHARDS} shards on disk, a file each, "

@@ -134,7 +134,7 @@ def subset(vectors: Vectors, tokens: Any, missing: str) -> Vectors:
 
 def merge(vectors: Vectors, other: Vectors, conflict: str) -> Vectors:
     """See `Vectors.merge`."""
-    if conflict not in ("first", "second", "mean", "error"):
+    if not isinstance(conflict, str) or conflict not in ("first", "second", "mean", "error"):
         raise OptionError(
             f"expected conflict as 'first', 'second', 'mean' or 'error', got {conflict!r:.40}"
         )

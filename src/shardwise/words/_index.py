@@ -238,7 +238,7 @@ def _usearch() -> Any:
 
 
 def _settings(dtype: str, connectivity: int, add: int, search: int) -> dict[str, Any]:
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise OptionError(f"expected dtype as one of {', '.join(_DTYPES)}, got {dtype!r:.40}")
     numbers = {"connectivity": connectivity, "expansion_add": add, "expansion_search": search}
     for name, value in numbers.items():
