@@ -20,7 +20,11 @@ PARTS = {
     "lives": ("reliability.machine", 6, "random lives of tables beside a model in NumPy"),
     "threads": ("reliability.threads", 2, "16 threads: one writes, the others read"),
     "processes": ("reliability.processes", 1, "fork and spawn in the middle of work"),
-    "limits": ("reliability.limits", 2, "no memory, full disks, read-only folders, files cut short"),
+    "limits": (
+        "reliability.limits",
+        2,
+        "no memory, full disks, read-only folders, files cut short",
+    ),
     "arguments": ("reliability.arguments", 4, "every public function with arguments that are none"),
     "files": ("reliability.files", 4, "mutated files to every reader"),
     "leaks": ("reliability.leaks", 1, "memory, descriptors and objects that stay"),

@@ -27,6 +27,7 @@ from .workers import ROOT, ended
 
 BATCH = 400  # calls a process, after which a fresh one is taken
 PATIENCE = 120.0  # seconds for a batch
+PYTHONS = ("embedded null", "surrogates not allowed")  # what open() says of names that cannot be
 # Results that users read and never make; what an adapter needs is tested with it.
 NOT_CALLED = {"Aligned", "AnalogyScores", "AnalogySection", "Converted", "Drift", "Neighbour"}
 NOT_CALLED |= {"Padded", "PairScores", "Pruned", "QuantizationLoss", "Checked", "Stored", "Index"}
@@ -83,7 +84,9 @@ def hostile_array(rng: random.Random) -> Any:
     if array.dtype.kind in "iu":
         array[...] = rng.choice((0, 1, 2, 5, 100))
         if array.dtype.kind == "i":
-            array[...] = rng.choice((0, -1, 1, np.iinfo(array.dtype).min, np.iinfo(array.dtype).max))
+            array[...] = rng.choice(
+                (0, -1, 1, np.iinfo(array.dtype).min, np.iinfo(array.dtype).max)
+            )
     elif array.dtype.kind == "f":
         array[...] = rng.choice((0.0, 1.0, -1.5, np.nan, np.inf, -0.0, np.finfo(array.dtype).max))
     elif array.dtype.kind == "O":
@@ -261,8 +264,12 @@ class World:
         if owner:
             parameters = parameters[1:]
         kinds = inspect.Parameter
-        parameters = [p for p in parameters if p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)]
-        spoiled = set(rng.sample(range(len(parameters)), min(len(parameters), rng.choice((0, 1, 1, 1, 2)))))
+        parameters = [
+            p for p in parameters if p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
+        ]
+        spoiled = set(
+            rng.sample(range(len(parameters)), min(len(parameters), rng.choice((0, 1, 1, 1, 2))))
+        )
         if rng.random() < 0.1:
             spoiled = set(range(len(parameters)))
         positional: list[Any] = []
@@ -299,13 +306,14 @@ def shown(value: object) -> str:
     return text if len(text) < 90 else text[:80] + "..."
 
 
-def attempt(world: World, number: int) -> tuple[str, str]:
-    """Make one call; what was called, and what became of it: a finding begins with "FAULT"."""
+def attempt(world: World, number: int, tell: Callable[[str], object]) -> str:
+    """Make one call, of which is told before; what became of it: a finding begins with "FAULT"."""
     import shardwise
 
     random.seed(number)
     np.random.seed(number % (1 << 32))  # noqa: NPY002 - what a called function may draw from
     said, call, itself = world.call(random.Random(number))
+    tell(said.splitlines()[0] + "\n")
     table = itself if isinstance(itself, shardwise.Table) and itself.mode == "memory" else None
     before = None if table is None else [shard.copy() for shard in table.shards]
     raised = True
@@ -325,7 +333,7 @@ def attempt(world: World, number: int) -> tuple[str, str]:
         outcome = f"raises {type(error).__name__}"
     except (RuntimeError, ValueError) as error:
         outcome = f"raises {type(error).__name__}, as Python does for such a path or object"
-        if str(error) != "evil" and "embedded null" not in str(error):
+        if str(error) != "evil" and not any(said in str(error) for said in PYTHONS):
             outcome = f"FAULT: {traceback.format_exc(limit=-5)}"
     except Exception:
         outcome = f"FAULT: {traceback.format_exc(limit=-5)}"
@@ -339,7 +347,7 @@ def attempt(world: World, number: int) -> tuple[str, str]:
                 outcome = f"FAULT: rows were changed, and then it failed: {outcome}"
     if isinstance(itself, shardwise.Table):
         itself.close()
-    return said, outcome
+    return outcome
 
 
 def work(begin: int, count: int, journal: str) -> None:
@@ -361,8 +369,7 @@ def work(begin: int, count: int, journal: str) -> None:
         for number in range(begin, begin + count):
             file.write(f"\0{number}\n")
             file.flush()
-            said, outcome = attempt(world, number)
-            file.write(f"{said.splitlines()[0]}\n{outcome}")
+            file.write(attempt(world, number, lambda said: (file.write(said), file.flush())))
             shardwise.set_num_threads(threads)
     gc.collect()
 
@@ -384,6 +391,7 @@ def batch(run: Run, begin: int) -> list[str]:
                     command,
                     cwd=done,
                     env=os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+                    stdin=subprocess.DEVNULL,
                     capture_output=True,
                     text=True,
                     errors="replace",
@@ -404,7 +412,7 @@ def batch(run: Run, begin: int) -> list[str]:
                 elif outcome:
                     run.count(f"calls: {outcome}")
             if failed:
-                last = calls[-1].partition("\n")[0] if calls else "none"
+                last = " ".join(calls[-1].splitlines()) if calls else "none"
                 faults.append(f"call {last}: {failed}")
                 begin = max(begin, end if not calls else begin)
     return faults
@@ -426,4 +434,4 @@ if __name__ == "__main__":  # python -m reliability.arguments NUMBER: one call a
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         warnings.simplefilter("error")
-        print(*attempt(World(), int(sys.argv[1])), sep="\n")
+        print(attempt(World(), int(sys.argv[1]), print))

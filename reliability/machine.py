@@ -94,13 +94,15 @@ class Life(RuleBasedStateMachine):
         if way == "array":
             self.table = Table.from_array(whole.copy(), cut.num_shards, cut, copy=True)
         elif way == "shards":
-            self.table = Table.from_shards([whole[cut.ids_of(k)] for k in range(cut.num_shards)], cut)
+            self.table = Table.from_shards(
+                [whole[cut.ids_of(k)] for k in range(cut.num_shards)], cut
+            )
         else:
             first = "zeros"
             whole = np.zeros_like(whole)
             if way == "initializer" and dtype in FLOATS:
                 first = shardwise.initializers.normal(seed=seed)
-                whole = first.maker((rows, dim), dtype)(np.arange(rows))
+                whole = first.maker((rows, dim), dtype)(np.arange(rows)).astype(dtype)
             self.path = self.fresh()
             self.table = Table.create(self.path, rows, dim, dtype, partition=cut, initializer=first)
         self.model = Model(whole)
@@ -134,7 +136,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(seed=seeds, beyond=st.sampled_from((0, 1, 1000, 2**62)), negative=st.booleans())
     def refused(self, seed: int, beyond: int, negative: bool) -> None:
-        ids = [*self.inside(seed, 5).tolist(), -1 - beyond if negative else len(self.table) + beyond]
+        ids = [
+            *self.inside(seed, 5).tolist(),
+            -1 - beyond if negative else len(self.table) + beyond,
+        ]
         for attempt in (
             lambda: self.table.lookup(ids),
             lambda: self.table.write(ids, np.zeros(self.model.rows.shape[1:], self.table.dtype)),
@@ -178,9 +183,7 @@ class Life(RuleBasedStateMachine):
         offsets = np.concatenate(([0], np.cumsum([len(bag) for bag in bags]))).astype(np.int64)
         flat = np.array([id for bag in bags for id in bag], np.int64)
         own = None if weights is None else np.array([w for bag in weights for w in bag])
-        found = self.table.pool(
-            flat, offsets, weights=own, combiner=how, include_last_offset=True
-        )
+        found = self.table.pool(flat, offsets, weights=own, combiner=how, include_last_offset=True)
         same(found, expected)
         self.count("pools")
 

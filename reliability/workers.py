@@ -1,4 +1,4 @@
-"""Python in a process of its own, whose end is told: a crash is a finding, not the end of the run."""
+"""Python in a process of its own: a crash there is a finding, not the end of the run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ ROOT = Path(__file__).parents[1]
 def python(
     code: str, *arguments: object, folder: Path, patience: float = 300, before: str = "", **env: str
 ) -> str:
-    """Run code and return what it prints; what follows `-c` is its `sys.argv[1:]`.
+    """Run code, whose `sys.argv[1:]` are the arguments, and return what it prints.
 
-    Args:
-        before: a program that starts the interpreter, such as "unshare -m".
+    `before` starts the interpreter, as "unshare -m" does.
 
     Raises:
         Fault: it ended otherwise than by itself with 0, or said anything on standard error.

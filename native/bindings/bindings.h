@@ -3,7 +3,10 @@
 
 #include <nanobind/nanobind.h>
 
+#include "core/lost_pages.h"
+
 #include <chrono>
+#include <string>
 #include <thread>
 
 namespace shardwise {
@@ -28,6 +31,18 @@ public:
 private:
     PyThreadState *state_;
 };
+
+/// Adds the bytes of a shard's rows to what is watched.
+template <class Array>
+void add_rows(Maps &maps, const Array &shard, std::size_t rows, std::size_t row_bytes) {
+    if (rows > 0 && row_bytes > 0) // rows of mapped files follow each other
+        maps.add(shard.data, (rows - 1) * static_cast<std::size_t>(shard.stride) + row_bytes);
+}
+
+[[noreturn]] void throw_store_error(const std::string &message);
+
+/// Throws a StoreError where a page of a table's files could not be had.
+void refuse_lost(const Maps &maps);
 
 void register_fingerprint(nanobind::module_ &m);
 void register_gather(nanobind::module_ &m);

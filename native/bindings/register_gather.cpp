@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -96,6 +97,7 @@ struct PoolTask {
     std::vector<std::int64_t> offsets;
     std::vector<std::byte> zeros;
     nb::object rows, ids, weights, out; // kept alive
+    Maps *maps = nullptr;               // of the rows, where they are mapped
 };
 
 /// The rows of a table where they lie: a partition, and the arrays that are its shards.
@@ -122,6 +124,8 @@ public:
             for (std::int64_t k = 0; k < partition.num_shards(); ++k)
                 rows.push_back(static_cast<std::size_t>(partition.shard_size(k)));
             advise_random(shards_.data(), rows.data(), rows.size(), row_bytes);
+            for (std::size_t k = 0; k < rows.size(); ++k)
+                add_rows(maps_, shards_[k], rows[k], row_bytes);
         }
         task_.partition = partition_.view();
         task_.shards = shards_.data();
@@ -231,6 +235,7 @@ public:
             nb::cast<std::size_t>(out.attr("itemsize")) != row_bytes_of(task.out_format, 1))
             throw nb::value_error("expected a row of the output for each bag");
         task.watch = mapped_ ? &watch_ : nullptr;
+        made->maps = mapped_ ? &maps_ : nullptr;
         made->rows = nb::find(this);
         made->ids = std::move(ids);
         made->weights = std::move(weights);
@@ -248,8 +253,14 @@ public:
     /// Writes in memory; the arrays must be writable.
     void write(const RowIds &ids, nb::handle rows) const {
         const Scatter task = prepare(ids, rows);
-        const ReleasedGil free;
-        scatter(task);
+        {
+            const ReleasedGil free;
+            std::optional<Watched> watched;
+            if (mapped_)
+                watched.emplace(maps_);
+            scatter(task);
+        }
+        refuse_lost(maps_);
     }
 
     /// Writes to the files that the shards are maps of: a descriptor and the place of row 0 for each shard.
@@ -267,6 +278,10 @@ public:
             const ReleasedGil free;
             error = write_to_files(task, places.data(), watch_);
         }
+        if (error == file_was_cut)
+            throw_store_error(
+                "expected a file as long as when the table was opened, got one that was cut short "
+                "meanwhile; restore it from a copy, or write the table again");
         if (error != 0) {
             errno = error;
             PyErr_SetFromErrno(PyExc_OSError);
@@ -312,10 +327,16 @@ private:
         // Rows of a file may have to be read from disk first, however few they are.
         if (mapped_ || task.count * task.row_bytes >= release_bytes) {
             const ReleasedGil free;
-            bad = mapped_ ? gather_mapped(task, watch_) : gather(task);
+            if (mapped_) {
+                const Watched watched(maps_);
+                bad = gather_mapped(task, watch_);
+            } else {
+                bad = gather(task);
+            }
         } else {
             bad = gather(task);
         }
+        refuse_lost(maps_);
         if (bad != all_in_range)
             throw_out_of_range(ids.data, ids.type, bad);
     }
@@ -328,6 +349,7 @@ private:
     Gather task_;
     bool mapped_;
     mutable Watch watch_;
+    mutable Maps maps_;
 };
 
 /// Does them all in one go.
@@ -339,8 +361,17 @@ void run_pools(const std::vector<PoolTask *> &tasks) {
     RefusedId bad;
     {
         const ReleasedGil free;
+        std::deque<Watched> watched;
+        for (const PoolTask *const task : tasks)
+            if (task->maps != nullptr)
+                watched.emplace_back(*task->maps);
         bad = pool(pools);
+        while (!watched.empty()) // the innermost first
+            watched.pop_back();
     }
+    for (const PoolTask *const task : tasks)
+        if (task->maps != nullptr)
+            refuse_lost(*task->maps);
     if (bad.position != all_in_range) {
         const Gather &rows = pools[bad.task].rows;
         throw_out_of_range(rows.ids, rows.id_type, bad.position, bad.task);

@@ -1,5 +1,7 @@
 #include "bindings.h"
 
+#include <string>
+
 #include <nanobind/ndarray.h>
 
 #include "core/mapped_file.h"
@@ -13,6 +15,23 @@ namespace {
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 } // namespace
+
+void throw_store_error(const std::string &message) {
+    const nb::object error = nb::module_::import_("shardwise._errors").attr("StoreError");
+    PyErr_SetString(error.ptr(), message.c_str());
+    throw nb::python_error();
+}
+
+void refuse_lost(const Maps &maps) {
+    const std::size_t shard = maps.lost();
+    if (shard == Maps::none)
+        return;
+    throw_store_error(
+        "expected all pages of the table's files, got none for some of the rows of shard " +
+        std::to_string(shard) +
+        ": its file was cut short while it was mapped, or its disk failed or is full; see what is left with "
+        "shardwise verify, and open the table again");
+}
 
 void register_mapped_file(nb::module_ &m) {
     nb::class_<MappedFile>(m, "MappedFile", "Reads a few bytes of a mapped file without touching the map.")

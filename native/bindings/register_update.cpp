@@ -78,6 +78,11 @@ public:
         task_.rows.partition = partition_.view();
         task_.rows.row_bytes = row_bytes;
         rows_ = places_of(shards);
+        if (mapped_)
+            for (std::size_t shard = 0; shard < rows_.size(); ++shard)
+                add_rows(maps_, rows_[shard],
+                         static_cast<std::size_t>(partition_.shard_size(static_cast<std::int64_t>(shard))),
+                         row_bytes);
         if (nb::len(states) > most_states)
             throw nb::value_error("more states than a rule has");
         for (std::size_t k = 0; k < nb::len(states); ++k) {
@@ -96,6 +101,8 @@ public:
                 for (std::int64_t shard = 0; shard < partition_.num_shards(); ++shard)
                     sizes.push_back(static_cast<std::size_t>(partition_.shard_size(shard)));
                 advise_random(states_[k].data(), sizes.data(), sizes.size(), state_bytes_[k]);
+                for (std::size_t shard = 0; shard < sizes.size(); ++shard)
+                    add_rows(maps_, states_[k][shard], sizes[shard], state_bytes_[k]);
             }
         }
     }
@@ -180,8 +187,12 @@ public:
         Refused refused;
         {
             const ReleasedGil free;
+            std::optional<Watched> watched;
+            if (mapped_)
+                watched.emplace(maps_);
             refused = shardwise::update(task, mapped_ ? &watch_ : nullptr);
         }
+        refuse_lost(maps_);
         if (refused.number != all_in_range)
             throw RefusedUpdate("number " + std::to_string(refused.number));
         if (refused.id != all_in_range) {
@@ -216,6 +227,7 @@ private:
     Update task_;
     bool mapped_;
     mutable Watch watch_;
+    mutable Maps maps_;
 };
 
 } // namespace

@@ -6,6 +6,7 @@
 
 #if !defined(_WIN32)
 #include <cerrno>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #endif
@@ -189,6 +190,12 @@ int write_runs(const Scatter &task, const ShardFile *files, const std::vector<Ta
             buffers[k] = row_of(task, targets[first + k]);
         const Target &start = targets[first];
         const ShardFile &file = files[start.shard];
+        // A file that was cut must not grow again, with zeros where its rows were.
+        struct stat status;
+        if (fstat(file.descriptor, &status) != 0)
+            return errno;
+        if (status.st_size < file.begin + static_cast<std::int64_t>((start.row + count) * task.row_bytes))
+            return file_was_cut;
         const int error = write_all(file.descriptor, buffers, count,
                                     file.begin + static_cast<std::int64_t>(start.row * task.row_bytes));
         if (error != 0)

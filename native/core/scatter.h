@@ -31,6 +31,9 @@ struct ShardFile {
     std::int64_t begin;
 };
 
+/// What write_to_files returns where a file is shorter than when it was mapped.
+inline constexpr int file_was_cut = -1;
+
 /// Writes to files by calls of the system, which are not interrupted within a page: what a process that is
 /// killed leaves of a row that lies within one is the old row or the new one. Returns 0, or the system's
 /// error; rows may then have been written. Pages that are not in memory are read in ahead. The shards in

@@ -23,6 +23,8 @@
 #include <signal.h>
 #endif
 
+#include "core/lost_pages.h"
+
 namespace shardwise {
 namespace {
 
@@ -70,6 +72,7 @@ struct Job {
     const RangeBody body;
     const std::size_t count;
     const std::size_t chunk;
+    Watched *const watched = Watched::current(); // its maps are touched by all that work for it
     std::atomic<std::size_t> next{0};
     // Guarded by the pool's mutex.
     int helpers_wanted;
@@ -78,6 +81,7 @@ struct Job {
 
     /// Takes chunks until none is left; what a body threw.
     std::exception_ptr work() noexcept {
+        Watched::set_current(watched);
         try {
             for (;;) {
                 const std::size_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
@@ -99,6 +103,8 @@ template <class F> bool start_thread(F &&body) {
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
+    for (const int own : {SIGBUS, SIGFPE, SIGILL, SIGSEGV}) // what a thread does itself comes to it alone
+        sigdelset(&all, own);
     pthread_sigmask(SIG_SETMASK, &all, &before);
 #endif
     bool started = true;

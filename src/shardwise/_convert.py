@@ -146,6 +146,8 @@ def convert(
         country 5 6
     """
     # What is sure to fail should not fail after a long file was read.
+    if progress is not None and not callable(progress):
+        raise OptionError(f"expected progress as a function, or None, got {progress!r:.60}")
     kind = _kind_of(path, to)
     as_count(neighbours, "neighbours")
     if kind == "table":
@@ -265,11 +267,14 @@ class _Searched:
 
 def _kind_of(path: str | os.PathLike[str], to: str | None) -> str:
     """What is to be made: "table", or the name of a format."""
+    path = os.fspath(path)
+    if to is not None and not isinstance(to, str):
+        raise OptionError(f'expected to as "table" or the name of a format, got {to!r:.60}')
     if to == "table" or (to is None and (os.path.isdir(path) or not is_file_name(path))):
         if to is None and not os.path.isdir(path):
-            _refuse_file_name(os.fspath(path))
+            _refuse_file_name(path)
         return "table"
-    return form_of(os.fspath(path), to)[0]
+    return form_of(path, to)[0]
 
 
 # Endings of files that are not written here: who asks for one does not mean a table directory.

@@ -34,11 +34,10 @@ class Folding:
         if not isinstance(self.casefold, (bool, np.bool_)):
             raise OptionError(f"expected casefold as True or False, got {self.casefold!r:.40}")
         object.__setattr__(self, "casefold", bool(self.casefold))
-        if self.normal_form is not None and self.normal_form not in get_args(NormalForm):
+        form = self.normal_form
+        if form is not None and (not isinstance(form, str) or form not in get_args(NormalForm)):
             known = ", ".join(map(repr, get_args(NormalForm)))
-            raise OptionError(
-                f"expected normal_form as one of {known}, or None, got {self.normal_form!r:.40}"
-            )
+            raise OptionError(f"expected normal_form as one of {known}, or None, got {form!r:.40}")
 
     def __bool__(self) -> bool:
         return self.casefold or self.normal_form is not None

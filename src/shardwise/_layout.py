@@ -157,7 +157,7 @@ def asked_format(dtype: Any, source: np.dtype[Any]) -> RowFormat | None:
     if not isinstance(dtype, str):
         try:
             dtype = np.dtype(dtype).name
-        except TypeError:
+        except (TypeError, ValueError):
             return None
     return ROW_FORMATS.get(dtype)
 

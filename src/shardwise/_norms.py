@@ -49,7 +49,7 @@ def as_limit(max_norm: object) -> float:
     if max_norm is None:
         return NO_LIMIT
     limit = float("nan")
-    if not isinstance(max_norm, (str, bytes, bytearray)):  # float() would read them
+    if not isinstance(max_norm, (str, bytes, bytearray, np.ma.MaskedArray)):  # float() reads them
         with suppress(TypeError, ValueError, OverflowError):
             limit = float(max_norm)  # type: ignore[arg-type]
     if limit != limit:

@@ -85,7 +85,7 @@ def pool_task(
         skip_negative: negative ids are no part of their bag.
         skip_weightless: ids with a weight that is not above 0 are no part of their bag.
     """
-    if combiner not in _COMBINERS:
+    if not isinstance(combiner, str) or combiner not in _COMBINERS:
         raise OptionError(
             f"expected combiner to be one of {', '.join(map(repr, _COMBINERS))}, got {combiner!r}"
         )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from shardwise.optimizers import Optimizer, Slot
 
 
+_ERROR = "error"
+
 Mode: TypeAlias = Literal["r", "r+", "c"]
 
 
@@ -582,7 +584,9 @@ class Table:
             >>> table.lookup([0], max_norm=1.0)
             array([[0.6, 0.8]])
         """
-        if out is None and max_norm is None and dtype is None and out_of_range == "error":
+        # By identity: an array has no plain answer to ==, and another str of the same letters goes
+        # the longer way to the same rows.
+        if out is None and max_norm is None and dtype is None and out_of_range is _ERROR:
             try:
                 # A plain array of integers takes this path alone: it is the one that must be fast.
                 rows = self._rows.lookup(ids)

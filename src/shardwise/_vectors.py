@@ -323,9 +323,10 @@ class Vectors:
             return _rows.lookup(self, tokens, unknown, out, max_norm)
         if out is not None:
             raise OptionError("expected out without sentences= only, got both")
-        if sentences == "padded":
+        known = isinstance(sentences, str)
+        if known and sentences == "padded":
             return _sentences.lookup_padded(self, tokens, unknown, max_length, max_norm)
-        if sentences == "ragged":
+        if known and sentences == "ragged":
             return _sentences.lookup_ragged(self, tokens, unknown, max_length, max_norm)
         raise OptionError(
             f"expected sentences to be 'padded', 'ragged' or None, got {sentences!r:.40}; the "

@@ -784,6 +784,8 @@ class Vocabulary:
             >>> Vocabulary(["a", "b"]).decode([1, 7], missing="[UNK]")
             ['b', '[UNK]']
         """
+        if missing is not None and not isinstance(missing, str):
+            raise OptionError(f"expected missing as a str, or None, got {missing!r:.40}")
         array = as_ids(ids)
         outside = (array < 0) | (array >= len(self))
         some = bool(outside.any())

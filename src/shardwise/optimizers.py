@@ -15,6 +15,8 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from shardwise import _native
 from shardwise._errors import OptionError
 
@@ -95,7 +97,7 @@ class Optimizer:
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             try:
-                number = math.nan if isinstance(value, (str, bool)) else float(value)
+                number = math.nan if isinstance(value, (str, bool, np.ndarray)) else float(value)
             except (TypeError, ValueError, OverflowError):
                 number = math.nan
             if not low <= number < high:

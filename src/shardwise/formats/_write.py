@@ -160,6 +160,9 @@ def table_source(
             f"expected a row for each token, got {len(vocabulary)} tokens and {len(table)} rows"
         )
 
+    if metadata is not None:
+        require(metadata, Mapping, "metadata", OptionError)
+
     def read(begin: int, end: int) -> NDArray[Any]:
         whole = table._whole
         if whole is not None:

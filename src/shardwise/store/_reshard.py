@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -113,6 +114,11 @@ def _layout(manifest: Manifest, dtype: Any) -> Layout:
 
 def _cut(manifest: Manifest, shards: int | None, partition: str | Partition | None) -> Partition:
     old = manifest.partition
+    if shards is not None:
+        try:
+            shards = operator.index(shards)
+        except TypeError:
+            raise OptionError(f"expected shards as a number, got {shards!r:.40}") from None
     if partition is None:
         if shards is None:
             return old

@@ -135,7 +135,8 @@ def write_blocks(
         ...     Table.open(folder).lookup([0, 3])[:, 0]
         array([0., 1.], dtype=float32)
     """
-    layout = Layout(tuple(shape[1:]), storable_dtype(dtype))
+    require(shape, tuple, "shape", TableError)
+    layout = Layout(shape[1:], storable_dtype(dtype))
     if row_format is not None:
         layout = packed_layout(row_format, shape[1:])
     write_rows(

@@ -98,7 +98,7 @@ def add(vectors: Vectors, tokens: Any, rows: Any, replace: bool) -> Vectors:
 
 def subset(vectors: Vectors, tokens: Any, missing: str) -> Vectors:
     """See `Vectors.subset`."""
-    if missing not in ("error", "drop", "subwords"):
+    if not isinstance(missing, str) or missing not in ("error", "drop", "subwords"):
         raise OptionError(f"expected missing as 'error', 'drop' or 'subwords', got {missing!r:.40}")
     old, table = vectors.vocabulary, vectors.table
     names = list(dict.fromkeys(folded(old, tokens)))

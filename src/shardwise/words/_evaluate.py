@@ -257,7 +257,8 @@ def _lines(path: str | os.PathLike[str], encoding: str = "utf-8-sig") -> Iterato
     """A file's lines that say something; its bytes may be any."""
     if codecs.lookup(encoding).name == "utf-8":
         encoding = "utf-8-sig"
-    with open(path, encoding=encoding, errors="surrogateescape") as file:
+    # A number would be a descriptor, which the file would close at its end.
+    with open(os.fspath(path), encoding=encoding, errors="surrogateescape") as file:
         for line in file:
             stripped = line.strip()
             if stripped and not stripped.startswith("#"):
