@@ -13,6 +13,8 @@ NB_MODULE(_native, m) {
     m.doc() = "The native core of shardwise: private, and only as stable as the Python above it.";
     // A table that lives as long as the process is no leak, and no matter for its user's terminal.
     nb::set_leak_warnings(false);
+    m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"),
+          "Whether it is told at the end of Python what was not let go of: for tests.");
     shardwise::import_numpy();
     // A wrong environment variable is told at import, not at the first lookup.
     shardwise::level();
