@@ -47,10 +47,9 @@ nb::object zeros(const std::vector<std::intptr_t> &shape, nb::handle dtype) {
     bool fresh = false;
     nb::object array = new_array(dtype, shape, {}, &fresh);
     const auto bytes = nb::cast<std::size_t>(array.attr("nbytes"));
-#if defined(__unix__) || defined(__APPLE__)
-    if (fresh && bytes >= huge_page) // its pages are the system's own, and none was touched yet
+    if (fresh && fresh_blocks_are_zeros &&
+        bytes >= huge_page) // its pages are the system's own, and none was touched yet
         return array;
-#endif
     std::memset(array_data(array), 0, bytes);
     return array;
 }

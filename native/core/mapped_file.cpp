@@ -2,7 +2,9 @@
 
 #include <cstring>
 
-#if !defined(_WIN32)
+#include "core/platform.h"
+
+#if SHARDWISE_POSIX
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,7 +12,7 @@
 
 namespace shardwise {
 
-#if defined(_WIN32)
+#if !SHARDWISE_POSIX
 
 MappedFile::MappedFile(int, const void *data, std::size_t size)
     : begin_(reinterpret_cast<std::uintptr_t>(data)), size_(size) {}

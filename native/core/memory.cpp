@@ -13,68 +13,11 @@
 #include <system_error>
 #include <vector>
 
-#if defined(_WIN32)
-#include <malloc.h>
-#else
-#include <pthread.h>
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
+#include "core/at_fork.h"
+#include "core/huge_pages.h"
 
 namespace shardwise {
 namespace {
-
-// Blocks of less than this are no multiple of a large page: aligned to a small one, and there are no pages to
-// hand back while they are kept.
-constexpr std::size_t large_bytes = huge_page / 2;
-constexpr std::size_t small_page = 4096;
-
-#if defined(_WIN32)
-void *map_block(std::size_t bytes) {
-    return _aligned_malloc(bytes, bytes < large_bytes ? small_page : huge_page);
-}
-void unmap_block(void *block, std::size_t) noexcept {
-    _aligned_free(block);
-}
-void mark_free(void *, std::size_t) noexcept {}
-#else
-void *map_block(std::size_t bytes) {
-    if (bytes < large_bytes)
-        return std::aligned_alloc(small_page, bytes);
-    // mmap aligns to 4 KB only: take one page more and give back what lies outside.
-    const std::size_t room = bytes + huge_page;
-    void *mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED)
-        return nullptr;
-    char *const begin = static_cast<char *>(mapped);
-    const std::size_t skip = (huge_page - reinterpret_cast<std::uintptr_t>(begin) % huge_page) % huge_page;
-    if (skip > 0)
-        munmap(begin, skip);
-    munmap(begin + skip + bytes, room - skip - bytes);
-#if defined(MADV_HUGEPAGE)
-    madvise(begin + skip, bytes,
-            MADV_HUGEPAGE); // a wish: refused where the system has none, and then all still works
-#endif
-    return begin + skip;
-}
-
-void unmap_block(void *block, std::size_t bytes) noexcept {
-    if (bytes < large_bytes) {
-        std::free(block);
-    } else {
-        munmap(block, bytes);
-    }
-}
-
-void mark_free(void *block, std::size_t bytes) noexcept {
-#if defined(MADV_FREE)
-    if (bytes >= large_bytes)
-        madvise(block, bytes, MADV_FREE);
-#else
-    (void)block, (void)bytes;
-#endif
-}
-#endif
 
 std::size_t initial_bound() {
     if (const char *text = std::getenv("SHARDWISE_CACHE_BYTES"); text != nullptr && *text != '\0') {
@@ -86,14 +29,9 @@ std::size_t initial_bound() {
         throw std::invalid_argument("SHARDWISE_CACHE_BYTES must be a whole number of bytes, got \"" +
                                     std::string(text) + "\"");
     }
-    std::size_t bound = std::size_t{1} << 30;
-#if !defined(_WIN32)
-    const long pages = sysconf(_SC_PHYS_PAGES);
-    const long page = sysconf(_SC_PAGESIZE);
-    if (pages > 0 && page > 0)
-        bound = std::min(bound, static_cast<std::size_t>(pages) / 16 * static_cast<std::size_t>(page));
-#endif
-    return bound;
+    constexpr std::size_t most = std::size_t{1} << 30;
+    const std::size_t memory = physical_bytes();
+    return memory == 0 ? most : std::min(most, memory / 16);
 }
 
 /// To a whole number of pages, so that results of about one size take each other's blocks.
@@ -179,11 +117,8 @@ public:
 
 private:
     Cache() : bound_(initial_bound()) {
-#if !defined(_WIN32)
         // A fork while another thread holds the mutex would leave it locked for ever in the child.
-        pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); },
-                       [] { get().mutex_.unlock(); });
-#endif
+        at_fork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); }, [] { get().mutex_.unlock(); });
     }
 
     std::mutex mutex_;
@@ -224,43 +159,6 @@ std::size_t cached_bytes() {
 
 std::size_t empty_cache() {
     return Cache::get().clear();
-}
-
-std::size_t huge_page_bytes(const void *data, std::size_t bytes) {
-    std::size_t total = 0;
-#if defined(__linux__)
-    // The kernel tells per mapping, not per page: a mapping that is only partly ours counts by our share of
-    // it.
-    std::FILE *file = std::fopen("/proc/self/smaps", "r");
-    if (file == nullptr)
-        return 0;
-    const auto begin = reinterpret_cast<std::uintptr_t>(data);
-    const std::uintptr_t end = begin + bytes;
-    char line[512];
-    unsigned long low = 0;
-    unsigned long high = 0;
-    std::size_t overlap = 0;
-    while (std::fgets(line, sizeof line, file) != nullptr) {
-        unsigned long first = 0;
-        unsigned long last = 0;
-        unsigned long kilobytes = 0;
-        if (std::sscanf(line, "%lx-%lx ", &first, &last) == 2) {
-            low = first;
-            high = last;
-            const std::uintptr_t from = std::max<std::uintptr_t>(begin, low);
-            const std::uintptr_t to = std::min<std::uintptr_t>(end, high);
-            overlap = from < to ? to - from : 0;
-        } else if (overlap > 0 && (std::sscanf(line, "AnonHugePages: %lu kB", &kilobytes) == 1 ||
-                                   std::sscanf(line, "FilePmdMapped: %lu kB", &kilobytes) == 1)) {
-            const double share = static_cast<double>(overlap) / static_cast<double>(high - low);
-            total += static_cast<std::size_t>(static_cast<double>(kilobytes) * 1024.0 * share);
-        }
-    }
-    std::fclose(file);
-#else
-    (void)data, (void)bytes;
-#endif
-    return std::min(total, bytes);
 }
 
 } // namespace shardwise

@@ -3,10 +3,9 @@
 
 #include <cstddef>
 
-namespace shardwise {
+#include "core/huge_pages.h"
 
-/// The size of a large page.
-inline constexpr std::size_t huge_page = std::size_t{2} << 20;
+namespace shardwise {
 
 struct Block {
     void *data;
@@ -32,8 +31,5 @@ std::size_t cached_bytes();
 
 /// Unmaps every kept block; returns how many bytes that were.
 std::size_t empty_cache();
-
-/// How many of the `bytes` at `data` lie in large pages at present; 0 where the system does not tell.
-std::size_t huge_page_bytes(const void *data, std::size_t bytes);
 
 } // namespace shardwise

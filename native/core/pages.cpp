@@ -3,36 +3,13 @@
 #include <algorithm>
 #include <utility>
 
-#if !defined(_WIN32)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
+#include "core/huge_pages.h"
 #include "core/threads.h"
 
 namespace shardwise {
 namespace {
 
 constexpr std::size_t window_bytes = std::size_t{64} << 20; // deep enough for any disk's queue
-
-std::uintptr_t page_size() {
-#if defined(_WIN32)
-    return 4096;
-#else
-    static const auto size = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-    return size;
-#endif
-}
-
-std::size_t physical_bytes() {
-#if defined(_WIN32)
-    return std::size_t{8} << 30;
-#else
-    static const std::size_t bytes =
-        static_cast<std::size_t>(std::max(0L, sysconf(_SC_PHYS_PAGES))) * page_size();
-    return bytes;
-#endif
-}
 
 Place place_of(const PartitionView &p, std::uint64_t id) {
     switch (p.strategy) {
@@ -69,22 +46,12 @@ Gather part_of(const Gather &task, std::size_t begin, std::size_t end) {
 
 } // namespace
 
-bool is_resident([[maybe_unused]] const void *address) {
-#if defined(__linux__)
-    unsigned char state = 1;
-    const std::uintptr_t page = reinterpret_cast<std::uintptr_t>(address) & ~(page_size() - 1);
-    return mincore(reinterpret_cast<void *>(page), 1, &state) != 0 || (state & 1) != 0;
-#else
-    return true;
-#endif
-}
-
 std::vector<PageRange> pages_of(const Gather &task, std::size_t begin, std::size_t end) {
     std::vector<PageRange> ranges;
     if (task.row_bytes == 0)
         return ranges;
     ranges.reserve(end - begin);
-    const std::uintptr_t mask = page_size() - 1;
+    const std::uintptr_t mask = small_page_bytes() - 1;
     for (std::size_t i = begin; i < end; ++i) {
         const auto row = reinterpret_cast<std::uintptr_t>(row_at(task, i));
         if (row != 0)
@@ -103,21 +70,22 @@ std::vector<PageRange> pages_of(const Gather &task, std::size_t begin, std::size
     return ranges;
 }
 
-void read_ahead([[maybe_unused]] const std::vector<PageRange> &ranges) {
-#if !defined(_WIN32)
-    // It is advice: where the system takes none, or the pages are not mapped any more, nothing is lost.
+void read_ahead(const std::vector<PageRange> &ranges) {
     for (const PageRange &range : ranges)
-        (void)posix_madvise(reinterpret_cast<void *>(range.begin), range.end - range.begin,
-                            POSIX_MADV_WILLNEED);
-#endif
+        will_need(range.begin, range.end);
+}
+
+/// The memory of the machine; of one that does not tell, a usual one.
+static std::size_t memory_bytes() {
+    return physical_bytes() == 0 ? std::size_t{8} << 30 : physical_bytes();
 }
 
 std::size_t read_ahead_bound() {
-    return std::min(std::size_t{1} << 30, physical_bytes() / 8);
+    return std::min(std::size_t{1} << 30, memory_bytes() / 8);
 }
 
 std::size_t read_ahead_rows(std::size_t row_bytes) {
-    return std::max<std::size_t>(1, window_bytes / std::max<std::size_t>(row_bytes, page_size()));
+    return std::max<std::size_t>(1, window_bytes / std::max<std::size_t>(row_bytes, small_page_bytes()));
 }
 
 void prefetch(const Gather &task) {
@@ -134,22 +102,17 @@ void prefetch(const Gather &task) {
     }
 }
 
-void advise_random([[maybe_unused]] const Shard *shards, [[maybe_unused]] const std::size_t *rows,
-                   [[maybe_unused]] std::size_t count, [[maybe_unused]] std::size_t row_bytes) {
-#if !defined(_WIN32)
+void advise_random(const Shard *shards, const std::size_t *rows, std::size_t count, std::size_t row_bytes) {
     std::size_t bytes = 0;
     for (std::size_t k = 0; k < count; ++k)
         bytes += rows[k] * row_bytes;
-    if (bytes < physical_bytes() / 2)
+    if (bytes < memory_bytes() / 2)
         return;
-    const std::uintptr_t mask = page_size() - 1;
+    const std::uintptr_t mask = small_page_bytes() - 1;
     for (std::size_t k = 0; k < count; ++k) {
-        const auto begin = reinterpret_cast<std::uintptr_t>(shards[k].data) & ~mask;
-        const auto end =
-            (reinterpret_cast<std::uintptr_t>(shards[k].data) + rows[k] * row_bytes + mask) & ~mask;
-        (void)posix_madvise(reinterpret_cast<void *>(begin), end - begin, POSIX_MADV_RANDOM);
+        const auto begin = reinterpret_cast<std::uintptr_t>(shards[k].data);
+        will_be_random(begin & ~mask, (begin + rows[k] * row_bytes + mask) & ~mask);
     }
-#endif
 }
 
 bool Watch::finds_cold(const Gather &task) {

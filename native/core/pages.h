@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "core/gather.h"
+#include "core/residency.h"
 
 namespace shardwise {
-
-/// Whether the page at an address is in memory; true where the system does not tell.
-bool is_resident(const void *address);
 
 struct PageRange {
     std::uintptr_t begin;

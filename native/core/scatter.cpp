@@ -4,7 +4,9 @@
 #include <cstring>
 #include <vector>
 
-#if !defined(_WIN32)
+#include "core/platform.h"
+
+#if SHARDWISE_POSIX
 #include <cerrno>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -92,9 +94,10 @@ void mark_rows(const std::int64_t *ids, std::size_t count, std::uint64_t num_row
     }
 }
 
-#if defined(_WIN32)
-int write_to_files(const Scatter &, const ShardFile *, Watch &) {
-    return 40; // ENOSYS
+#if !SHARDWISE_POSIX
+int write_to_files(const Scatter &task, const ShardFile *, Watch &) {
+    scatter(task); // the maps are the files
+    return 0;
 }
 #else
 
@@ -211,7 +214,7 @@ int write_runs(const Scatter &task, const ShardFile *files, const std::vector<Ta
 bool write_through_maps([[maybe_unused]] const Scatter &task,
                         [[maybe_unused]] const std::vector<Target> &targets,
                         [[maybe_unused]] std::size_t first, [[maybe_unused]] std::size_t end) {
-#if defined(__linux__)
+#if SHARDWISE_LINUX
     iovec from[most_buffers];
     iovec to[most_buffers];
     volatile const std::byte *touched = nullptr;

@@ -15,14 +15,7 @@
 #include <thread>
 #include <utility>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
-#if !defined(_WIN32)
-#include <pthread.h>
-#include <signal.h>
-#endif
-
+#include "core/at_fork.h"
 #include "core/lost_pages.h"
 
 namespace shardwise {
@@ -30,28 +23,10 @@ namespace {
 
 constexpr int max_threads = 1024;
 
-/// CPUs that the process may use: its affinity, and the quota of its control group (a container's limit).
-int usable_cpus() {
-    int cpus = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        cpus = std::max(1, CPU_COUNT(&set));
-    if (std::FILE *file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-        long quota = 0;
-        long period = 0;
-        if (std::fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0)
-            cpus = static_cast<int>(std::clamp<long>((quota + period - 1) / period, 1, cpus));
-        std::fclose(file);
-    }
-#endif
-    return std::min(cpus, max_threads);
-}
-
 int initial_threads() {
     const char *text = std::getenv("SHARDWISE_NUM_THREADS");
     if (text == nullptr || *text == '\0')
-        return usable_cpus();
+        return std::min(usable_cpus(), max_threads);
     char *end = nullptr;
     const long count = std::strtol(text, &end, 10);
     if (*end != '\0' || count < 1 || count > max_threads)
@@ -95,29 +70,6 @@ struct Job {
         }
     }
 };
-
-/// Starts a thread that sleeps until the process ends. False where the system has no more threads to give.
-template <class F> bool start_thread(F &&body) {
-#if !defined(_WIN32)
-    // Signals belong to the program's own threads.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    for (const int own : {SIGBUS, SIGFPE, SIGILL, SIGSEGV}) // what a thread does itself comes to it alone
-        sigdelset(&all, own);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-#endif
-    bool started = true;
-    try {
-        std::thread(std::forward<F>(body)).detach();
-    } catch (const std::system_error &) {
-        started = false;
-    }
-#if !defined(_WIN32)
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-#endif
-    return started;
-}
 
 class Pool {
 public:
@@ -219,13 +171,14 @@ private:
 std::atomic<Pool *> current_pool{nullptr};
 std::atomic<Background *> current_background{nullptr};
 
-#if !defined(_WIN32)
 // When the library is loaded: at first use, another thread could fork in the middle of it.
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
-    current_pool.store(nullptr);
-    current_background.store(nullptr);
-});
-#endif
+[[maybe_unused]] const bool registered = [] {
+    at_fork(nullptr, nullptr, [] {
+        current_pool.store(nullptr);
+        current_background.store(nullptr);
+    });
+    return true;
+}();
 
 template <class T> T &current(std::atomic<T *> &place) {
     T *existing = place.load(std::memory_order_acquire);
