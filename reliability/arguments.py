@@ -54,7 +54,19 @@ def hostile(rng: random.Random) -> Any:
     """Any object at all."""
     numbers = (0, 1, -1, 2, 7, 255, 2**31, -(2**31), 2**32, 2**62, 2**63, 2**64, -(2**63), 2**70)
     floats = (0.0, -0.0, 0.5, 1e308, -1e308, 5e-324, float("nan"), float("inf"), float("-inf"))
-    words = ("", "a", "mod", "div", "error", "zeros", "int8", "float32", "x" * 5000, "\0", "\ud800")
+    words: tuple[str, ...] = (
+        "",
+        "a",
+        "mod",
+        "div",
+        "error",
+        "zeros",
+        "int8",
+        "float32",
+        "x" * 5000,
+        "\0",
+        "\ud800",
+    )
     words += ("sum", "r+", "O", "V0", "missing/at/all", "tab\tle", "é" * 300, "f4,f8", "-1", "a b")
     makers: tuple[Callable[[], Any], ...] = (
         lambda: None,
@@ -113,7 +125,7 @@ def hostile_array(rng: random.Random) -> Any:
 
 
 class World:
-    """Things that are as they should be, made anew for each call, and what may be called on them."""
+    """Things as they should be, made anew for each call, and what may be called on them."""
 
     def __init__(self) -> None:
         import shardwise
@@ -242,7 +254,13 @@ class World:
                 if inspect.isclass(thing) and not issubclass(thing, (Exception, Warning)):
                     yield name, None, thing
                     for method, member in vars(thing).items():
-                        special = ("__getitem__", "__contains__", "__len__", "__iter__", "__repr__")
+                        special: tuple[str, ...] = (
+                            "__getitem__",
+                            "__contains__",
+                            "__len__",
+                            "__iter__",
+                            "__repr__",
+                        )
                         special += ("__eq__", "__hash__", "__reduce__", "__enter__", "__bool__")
                         if method.startswith("_") and method not in special:
                             continue
@@ -311,7 +329,7 @@ def attempt(world: World, number: int, tell: Callable[[str], object]) -> str:
     import shardwise
 
     random.seed(number)
-    np.random.seed(number % (1 << 32))  # noqa: NPY002 - what a called function may draw from
+    np.random.seed(number % (1 << 32))
     said, call, itself = world.call(random.Random(number))
     tell(said.splitlines()[0] + "\n")
     table = itself if isinstance(itself, shardwise.Table) and itself.mode == "memory" else None
@@ -369,7 +387,9 @@ def work(begin: int, count: int, journal: str) -> None:
         for number in range(begin, begin + count):
             file.write(f"\0{number}\n")
             file.flush()
-            file.write(attempt(world, number, lambda said: (file.write(said), file.flush())))
+            file.write(
+                attempt(world, number, lambda said: print(said, end="", file=file, flush=True))
+            )
             shardwise.set_num_threads(threads)
     gc.collect()
 

@@ -1,4 +1,4 @@
-"""What stays: objects at the end of Python, and memory, descriptors, maps and threads of many calls."""
+"""What stays: objects at the end of Python, and memory, files, maps and threads of many calls."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def everything():
         vectors = Vectors(Table.from_array(rows), Vocabulary(f"word{i}" for i in range(5000)))
         vectors.save("words", overwrite=True)
         Vectors.open("words").most_similar("word7")
-        formats.write("w.vec", formats.table_source(vectors.table, vectors.vocabulary), overwrite=True)
+        source = formats.table_source(vectors.table, vectors.vocabulary)
+        formats.write("w.vec", source, overwrite=True)
         Vectors.from_file("w.vec").lookup(["word1", "word2"])
         store.verify_table("words")
     words.encode(["word1", "nothing"])
@@ -69,7 +70,8 @@ def held():
 
 calls = int(sys.argv[1])
 rows = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
-tables = [Table.from_array(rows, 3, copy=True), Table.open("t4"), Table.from_array(rows).quantize("int8")]
+tables = [Table.from_array(rows, 3, copy=True), Table.open("t4")]
+tables.append(tables[0].quantize("int8"))
 words = Vocabulary([f"word{i}" for i in range(1000)])
 optimizer = optimizers.Adagrad()
 ids, bags = np.arange(7), np.arange(8).reshape(4, 2)
@@ -122,12 +124,15 @@ print(grown)
 def run(run: Run) -> None:
     python(EVERYTHING, folder=run.folder)
     run.count("processes after which nothing native was left")
-    kept = "import ctypes\nctypes.pythonapi.Py_IncRef(ctypes.py_object(_native.Partition.mod(1, 1)))"
+    kept = (
+        "import ctypes\nctypes.pythonapi.Py_IncRef(ctypes.py_object(_native.Partition.mod(1, 1)))"
+    )
     control = EVERYTHING.removesuffix("everything()\n") + kept
     try:  # a test that cannot fail tests nothing
         python(control, folder=run.folder)
     except Fault as told:
-        assert "leaked" in str(told), told
+        if "leaked" not in str(told):
+            raise
     else:
         raise Fault("a leak was not reported")
     if sys.platform != "linux":

@@ -142,16 +142,19 @@ def train():
         ids = np.arange(0, len(rows), 7)
         table.update(ids, np.ones((len(ids), 16), np.float32), optimizers.Adagrad())
 
+def with_words():
+    return formats.table_source(checkpointed, words)
+
 operations = {
     "save": lambda: Table.from_array(other).save("new", overwrite=True),
     "save over": lambda: Vectors(Table.from_array(rows, 2), words).save("kept", overwrite=True),
-    "create": lambda: Table.create("new", 60_000, 16, initializer="uniform", overwrite=True).close(),
+    "create": lambda: Table.create("new", 60_000, 16, initializer="uniform").close(),
     "reshard": lambda: store.reshard("kept", "kept", shards=5, overwrite=True),
     "convert": lambda: convert("kept", "new", dtype="float16", overwrite=True),
     "checkpoint": checkpoint,
     "write in place": in_place,
     "update in place": train,
-    "text": lambda: formats.write("t.vec", formats.table_source(checkpointed, words), overwrite=True),
+    "text": lambda: formats.write("t.vec", with_words(), overwrite=True),
     "npy": lambda: formats.write("t.npy", formats.table_source(checkpointed), overwrite=True),
     "tokens": lambda: words.save("words.safetensors", overwrite=True),
     "restore": lambda: Table.restore("steps", "new", overwrite=True).close(),

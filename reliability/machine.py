@@ -53,7 +53,8 @@ def some_rows(seed: int, count: int, like: NDArray[Any]) -> NDArray[Any]:
     if like.dtype.kind in "iu":
         return rng.integers(0, 200, shape).astype(like.dtype)
     values = rng.standard_normal(shape) * rng.choice([0.0, -0.0, 1e-3, 1.0, 30.0], shape)
-    return values.astype(like.dtype)
+    rows: NDArray[Any] = values.astype(like.dtype)
+    return rows
 
 
 class Life(RuleBasedStateMachine):
@@ -98,7 +99,7 @@ class Life(RuleBasedStateMachine):
                 [whole[cut.ids_of(k)] for k in range(cut.num_shards)], cut
             )
         else:
-            first = "zeros"
+            first: Any = "zeros"
             whole = np.zeros_like(whole)
             if way == "initializer" and dtype in FLOATS:
                 first = shardwise.initializers.normal(seed=seed)
@@ -114,7 +115,9 @@ class Life(RuleBasedStateMachine):
         rng = np.random.default_rng(seed)
         dtype = rng.choice(["int64", "int32", "uint8", "int8", "uint64"])
         ids = rng.integers(low, max(high, low + 1), count)
-        return ids.astype(dtype if ids.size == 0 or 0 <= ids.min() and ids.max() < 127 else "int64")
+        small = ids.size == 0 or (ids.min() >= 0 and ids.max() < 127)
+        found: NDArray[Any] = ids.astype(dtype if small else "int64")
+        return found
 
     def inside(self, seed: int, count: int) -> NDArray[Any]:
         return self.ids(seed, count if len(self.table) else 0, 0, len(self.table))
@@ -126,7 +129,7 @@ class Life(RuleBasedStateMachine):
         same(self.table.lookup(ids), self.model.rows[ids.astype(np.int64)])
         self.count("lookups")
 
-    @precondition(lambda self: len(self.table))
+    @precondition(lambda self: len(self.table) > 0)
     @rule(seed=seeds, count=counts, policy=st.sampled_from(("zeros", "clamp", "wrap", 0)))
     def lookup_outside(self, seed: int, count: int, policy: Any) -> None:
         ids = self.ids(seed, count, -50, 110)
@@ -172,7 +175,7 @@ class Life(RuleBasedStateMachine):
         how=st.sampled_from(("sum", "mean", "sqrtn", "max")),
         weighted=st.booleans(),
     )
-    def pool(self, seed: int, count: int, how: str, weighted: bool) -> None:
+    def pool(self, seed: int, count: int, how: Any, weighted: bool) -> None:
         bags = self.bags(seed, count)
         rng = np.random.default_rng(seed)
         weights = [rng.standard_normal(len(bag)).tolist() for bag in bags] if weighted else None
@@ -390,7 +393,6 @@ def run(run: Run) -> None:
     )
     seed = run.seed
     while True:
-        Life._hypothesis_internal_use_seed = seed  # type: ignore[attr-defined]
         hypothesis.seed(seed)(Life)
         try:
             run_state_machine_as_test(Life, settings=fixed)

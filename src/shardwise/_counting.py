@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from shardwise import _native
-from shardwise._errors import FormatError, OptionError, TokenTypeError, VocabularyError
+from shardwise._errors import FormatError, OptionError, TokenTypeError, VocabularyError, is_one_of
 from shardwise._folding import Folding
 from shardwise._tokens import (
     Bytes,
@@ -341,7 +341,7 @@ class Choice:
             remark = f", for the special tokens are counted too ({fixed})" if fixed else ""
             most = _whole("max_size", self.max_size, max(1, fixed), remark)
             object.__setattr__(self, "max_size", most)
-        if not isinstance(self.ties, str) or self.ties not in get_args(Ties):
+        if not is_one_of(self.ties, get_args(Ties)):
             known = ", ".join(map(repr, get_args(Ties)))
             raise OptionError(f"expected ties as one of {known}, got {self.ties!r:.40}")
 

@@ -1,6 +1,6 @@
 """What can go wrong: each error is a `ShardwiseError` and the built-in that a user expects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 
@@ -28,6 +28,11 @@ def require(value: object, kind: type, name: str, error: type[ShardwiseError]) -
     """
     if not isinstance(value, kind):
         raise error(f"expected {name} as a {kind.__name__}, got {type(value).__name__}")
+
+
+def is_one_of(value: object, names: Container[str]) -> bool:
+    """Whether it is one of these names; of what is no str, an array say, that cannot be asked."""
+    return isinstance(value, str) and value in names
 
 
 class IdOutOfRangeError(ShardwiseError, IndexError):

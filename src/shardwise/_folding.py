@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from shardwise import _native
-from shardwise._errors import OptionError
+from shardwise._errors import OptionError, is_one_of
 from shardwise._tokens import Bytes, Ids, Token, pack_tokens, token_bytes
 
 NormalForm: TypeAlias = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -35,7 +35,7 @@ class Folding:
             raise OptionError(f"expected casefold as True or False, got {self.casefold!r:.40}")
         object.__setattr__(self, "casefold", bool(self.casefold))
         form = self.normal_form
-        if form is not None and (not isinstance(form, str) or form not in get_args(NormalForm)):
+        if form is not None and (not is_one_of(form, get_args(NormalForm))):
             known = ", ".join(map(repr, get_args(NormalForm)))
             raise OptionError(f"expected normal_form as one of {known}, or None, got {form!r:.40}")
 

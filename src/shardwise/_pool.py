@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from shardwise import _native
-from shardwise._errors import IdOutOfRangeError, OptionError, TableError
+from shardwise._errors import IdOutOfRangeError, OptionError, TableError, is_one_of
 from shardwise._ids import OutOfRange, as_policy, out_of_range_error
 from shardwise._layout import Layout, name_of
 from shardwise._norms import as_limit
@@ -85,7 +85,7 @@ def pool_task(
         skip_negative: negative ids are no part of their bag.
         skip_weightless: ids with a weight that is not above 0 are no part of their bag.
     """
-    if not isinstance(combiner, str) or combiner not in _COMBINERS:
+    if not is_one_of(combiner, _COMBINERS):
         raise OptionError(
             f"expected combiner to be one of {', '.join(map(repr, _COMBINERS))}, got {combiner!r}"
         )

@@ -60,7 +60,7 @@ class Initializer:
         try:
             seed = operator.index(self.seed)
             # Of an array of one number NumPy would make a number, with a warning if it is masked.
-            if isinstance(self.a, np.ndarray) or isinstance(self.b, np.ndarray):
+            if any(isinstance(one, np.ndarray) for one in (self.a, self.b)):
                 raise TypeError
             parameters = float(self.a), float(self.b)
         except (TypeError, ValueError, OverflowError):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from shardwise._errors import OptionError
+from shardwise._errors import OptionError, is_one_of
 from shardwise.formats import (
     arrow,
     fasttext,
@@ -112,12 +112,10 @@ def open(
         ('npy', (3, 2), array([[4., 5.]]))
     """
     known_formats = ("word2vec", *_FORMATS)
-    if format is not None and (not isinstance(format, str) or format not in known_formats):
+    if format is not None and (not is_one_of(format, known_formats)):
         known = ", ".join(map(repr, known_formats))
         raise OptionError(f"expected format to be one of {known}, or None, got {format!r:.60}")
-    if partition is not None and (
-        not isinstance(partition, str) or partition not in ("mod", "div")
-    ):
+    if partition is not None and (not is_one_of(partition, ("mod", "div"))):
         raise OptionError(f'expected partition to be "mod", "div" or None, got {partition!r:.60}')
     options = Options(
         positive("limit", limit), positive("dim", dim), unknown, tensor, tokens, progress, partition

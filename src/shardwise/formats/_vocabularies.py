@@ -7,7 +7,14 @@ import re
 import warnings
 from typing import Any
 
-from shardwise._errors import FormatError, OptionError, ShardwiseWarning, VocabularyError, require
+from shardwise._errors import (
+    FormatError,
+    OptionError,
+    ShardwiseWarning,
+    VocabularyError,
+    is_one_of,
+    require,
+)
 from shardwise._folding import NormalForm
 from shardwise._hashing import Buckets
 from shardwise._vocabulary import Vocabulary
@@ -131,7 +138,7 @@ def open_vocabulary(
 
 
 def _require_format(format: str | None) -> None:
-    if format is not None and (not isinstance(format, str) or format not in _FORMATS):
+    if format is not None and (not is_one_of(format, _FORMATS)):
         known = ", ".join(map(repr, _FORMATS))
         raise OptionError(
             f"expected the format of a vocabulary, one of {known}, got {format!r:.40}"

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import get_args
 
-from shardwise._errors import OptionError, StoreError
+from shardwise._errors import OptionError, StoreError, is_one_of
 from shardwise._safetensors import map_tensors
 from shardwise._table import Mode, Table
 from shardwise._vocabulary import Vocabulary
@@ -55,7 +55,7 @@ def open_table(path: str | os.PathLike[str], mode: Mode = "r", *, verify: bool =
         StoreError: it is broken, or of a newer version; or another process writes to it.
         OptionError: there is no such mode.
     """
-    if not isinstance(mode, str) or mode not in MODES:
+    if not is_one_of(mode, MODES):
         raise OptionError(
             f"expected mode as one of {', '.join(map(repr, MODES))}, got {mode!r:.40}"
         )

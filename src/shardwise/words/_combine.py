@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._arrays import as_values
-from shardwise._errors import OptionError, TableError, VocabularyError
+from shardwise._errors import OptionError, TableError, VocabularyError, is_one_of
 from shardwise.words._neighbours import Neighbour, as_count
 from shardwise.words._remake import (
     aliases_without,
@@ -98,7 +98,7 @@ def add(vectors: Vectors, tokens: Any, rows: Any, replace: bool) -> Vectors:
 
 def subset(vectors: Vectors, tokens: Any, missing: str) -> Vectors:
     """See `Vectors.subset`."""
-    if not isinstance(missing, str) or missing not in ("error", "drop", "subwords"):
+    if not is_one_of(missing, ("error", "drop", "subwords")):
         raise OptionError(f"expected missing as 'error', 'drop' or 'subwords', got {missing!r:.40}")
     old, table = vectors.vocabulary, vectors.table
     names = list(dict.fromkeys(folded(old, tokens)))
@@ -134,7 +134,7 @@ def subset(vectors: Vectors, tokens: Any, missing: str) -> Vectors:
 
 def merge(vectors: Vectors, other: Vectors, conflict: str) -> Vectors:
     """See `Vectors.merge`."""
-    if not isinstance(conflict, str) or conflict not in ("first", "second", "mean", "error"):
+    if not is_one_of(conflict, ("first", "second", "mean", "error")):
         raise OptionError(
             f"expected conflict as 'first', 'second', 'mean' or 'error', got {conflict!r:.40}"
         )

@@ -20,6 +20,7 @@ from shardwise._errors import (
     StoreError,
     TableError,
     TableNotFoundError,
+    is_one_of,
 )
 from shardwise._runtime import num_threads
 from shardwise._safetensors import make_header, map_tensors
@@ -238,7 +239,7 @@ def _usearch() -> Any:
 
 
 def _settings(dtype: str, connectivity: int, add: int, search: int) -> dict[str, Any]:
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
+    if not is_one_of(dtype, _DTYPES):
         raise OptionError(f"expected dtype as one of {', '.join(_DTYPES)}, got {dtype!r:.40}")
     numbers = {"connectivity": connectivity, "expansion_add": add, "expansion_search": search}
     for name, value in numbers.items():
