@@ -12,6 +12,7 @@
 #endif
 
 #include "check.h"
+#include "core/platform.h"
 #include "core/threads.h"
 
 using namespace shardwise;
@@ -116,8 +117,8 @@ void check_files(const Case &c) {
         const std::size_t size = begin + rows_there * c.row_bytes;
         CHECK(ftruncate(descriptor, static_cast<off_t>(size)) == 0);
         files.push_back({descriptor, static_cast<std::int64_t>(begin)});
-        // Every other shard is a map that takes no writes: those go to the file.
-        const int access = k % 2 == 0 ? PROT_READ | PROT_WRITE : PROT_READ;
+        // Every other shard is a map that takes no writes: those go to the file, where that can be.
+        const int access = k % 2 == 0 || !SHARDWISE_POSIX ? PROT_READ | PROT_WRITE : PROT_READ;
         void *const place = mmap(nullptr, size, access, MAP_SHARED, descriptor, 0);
         CHECK(place != MAP_FAILED);
         memory.shards[k].data = static_cast<std::byte *>(place) + begin;
@@ -142,7 +143,8 @@ void check_files(const Case &c) {
         const std::byte *const expected = i == c.count ? zeros.data() : rows.data() + i * c.row_bytes;
         CHECK(std::memcmp(found.data(), expected, c.row_bytes) == 0);
     }
-    if (c.count > 0 && c.partition.num_shards() > 1) { // files that are not open for writing either
+    if (SHARDWISE_POSIX && c.count > 0 &&
+        c.partition.num_shards() > 1) { // files that are not open for writing either
         std::vector<ShardFile> closed = files;
         for (std::size_t k = 0; k < closed.size(); ++k) {
             closed[k].descriptor = -1;
@@ -152,6 +154,9 @@ void check_files(const Case &c) {
             CHECK(mprotect(const_cast<std::byte *>(place), begin + rows_there * c.row_bytes, PROT_READ) == 0);
         }
         CHECK(write_to_files(task_of(c, memory, ids, rows), closed.data(), watch) == EBADF);
+        for (std::size_t k = 0; k < files.size(); ++k) // and such that were cut must not grow again
+            CHECK(ftruncate(files[k].descriptor, static_cast<off_t>(begin)) == 0);
+        CHECK(write_to_files(task_of(c, memory, ids, rows), files.data(), watch) == file_was_cut);
     }
     for (std::size_t k = 0; k < open.size(); ++k) {
         const auto rows_there =
