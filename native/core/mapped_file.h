@@ -25,10 +25,11 @@ public:
     void read(const void *from, std::size_t size, void *to) const;
 
 private:
-    int descriptor_ = -1;
-    std::uintptr_t begin_;
-    std::size_t size_;
-    std::uint64_t device_ = 0, number_ = 0; // which file it is
+    // Not used where all is read from the map.
+    [[maybe_unused]] int descriptor_ = -1;
+    [[maybe_unused]] std::uintptr_t begin_;
+    [[maybe_unused]] std::size_t size_;
+    [[maybe_unused]] std::uint64_t device_ = 0, number_ = 0; // which file it is
 };
 
 } // namespace shardwise

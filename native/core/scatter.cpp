@@ -18,7 +18,6 @@
 namespace shardwise {
 namespace {
 
-constexpr std::size_t most_buffers = 512; // of one call of the system, which takes 1024
 constexpr std::size_t ring = 64; // places that are resolved, and their rows fetched, before they are written
 
 struct Target {
@@ -102,6 +101,8 @@ int write_to_files(const Scatter &task, const ShardFile *, Watch &) {
 #else
 
 namespace {
+
+constexpr std::size_t most_buffers = 512; // of one call of the system, which takes 1024
 
 /// Writes buffers that follow each other in a file, all of them.
 int write_all(int descriptor, iovec *buffers, std::size_t count, std::int64_t at) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "check.h"
+#include "core/platform.h"
 #include "core/threads.h"
 
 using namespace shardwise;
@@ -74,7 +75,8 @@ struct InFile {
         std::memcpy(memory.data() + slots, map.tokens.offsets, offsets);
         std::copy_n(map.tokens.bytes, map.tokens.size, memory.data() + slots + offsets);
         CHECK(std::fwrite(memory.data(), 1, memory.size(), file) == memory.size() && std::fflush(file) == 0);
-        std::fill_n(memory.begin(), slots, std::uint8_t{0});
+        if (SHARDWISE_POSIX) // elsewhere it is the memory that is read
+            std::fill_n(memory.begin(), slots, std::uint8_t{0});
         mapped = std::make_unique<MappedFile>(fileno(file), memory.data(), memory.size());
         map.slots = reinterpret_cast<const std::uint64_t *>(memory.data());
         map.tokens.offsets = reinterpret_cast<const std::int64_t *>(memory.data() + slots);
@@ -262,7 +264,8 @@ void test_in_pieces() {
     CHECK(ids_of(file.map, asked) == ids_of(map.view(), asked));
     TokenMap empty = file.map;
     empty.file = nullptr;
-    CHECK(ids_of(empty, {"the"}) == std::vector<std::int64_t>{-1});
+    if (SHARDWISE_POSIX)
+        CHECK(ids_of(empty, {"the"}) == std::vector<std::int64_t>{-1});
 }
 
 /// Whatever is damaged: an answer or std::invalid_argument, and the sanitizers silent.
@@ -287,8 +290,8 @@ void test_hostile() {
     CHECK(!answers(full.view()));
     full.slots.assign(4096, full.slots[0]); // longer than what is read in pieces
     const InFile file(full.view());
-    CHECK(answers(file.map)); // in memory the slots are empty
-    Map far = good;           // ids beyond the tokens, and the id -1
+    CHECK(answers(file.map) || !SHARDWISE_POSIX); // in memory the slots are empty
+    Map far = good;                               // ids beyond the tokens, and the id -1
     far.slots[home] = tag | 0xffffffffffffu;
     CHECK(!answers(far.view()));
     far.slots[home] = tag;
