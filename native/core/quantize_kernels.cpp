@@ -7,7 +7,6 @@
 #include "core/quantize.h"
 #include "core/rows.h"
 
-#include <float.h>
 #include <string.h>
 
 #if defined(__F16C__)
@@ -95,8 +94,8 @@ struct Lanes {
 
     SHARDWISE_INLINE Lanes() {
         for (size_t j = 0; j < block; ++j) {
-            least[j] = FLT_MAX;
-            most[j] = -FLT_MAX;
+            least[j] = __FLT_MAX__;
+            most[j] = -__FLT_MAX__;
             odd[j] = 0;
         }
     }
