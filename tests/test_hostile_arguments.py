@@ -40,6 +40,12 @@ ARRAYS = [np.zeros(0), np.array(["mod", "mod"]), np.ones((2, 2)), np.zeros((), "
         lambda array, path: Table.open(path, array),
         lambda array, path: Partition(array, 4, 2),
         lambda array, path: TABLE.pool([[0, 1]], combiner=array),
+        lambda array, path: TABLE.update([0], ROWS[:1], optimizers.SGD(), nonfinite=array),
+        lambda array, path: TABLE.update_pool(
+            [[0]], None, ROWS[:1], optimizers.SGD(), combiner=array
+        ),
+        lambda array, path: initializers.Initializer(array),
+        lambda array, path: formats.write(path / "a", formats.table_source(TABLE), format=array),
         lambda array, path: TABLE.lookup(0, out_of_range=array if array.ndim else array + 9),
         lambda array, path: Vocabulary(["a"], normal_form=array),
         lambda array, path: Vocabulary.build(["a"], ties=array),
@@ -65,7 +71,11 @@ def test_arrays_as_options(call, array, tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Partition.from_json(np.zeros(3)), PartitionError, "form as a Mapping, got ndarray"),
+        (
+            lambda: Partition.from_json(np.zeros(3)),
+            PartitionError,
+            "as a Mapping, got ndarray",
+        ),
         (lambda: store.write_table("new", "t"), TableError, "table as a Table, got str"),
         (lambda: store.write_checkpoint(3, "new"), TableError, "table as a Table, got int"),
         (lambda: formats.table_source(ROWS), TableError, "table as a Table, got ndarray"),
@@ -110,7 +120,11 @@ def test_arrays_as_options(call, array, tmp_path):
             OptionError,
             "shape as a tuple, got list",
         ),
-        (lambda: shardwise.Buckets(3).ids([1], None, 2), OptionError, "data as a ndarray, got list"),
+        (
+            lambda: shardwise.Buckets(3).ids([1], None, 2),
+            OptionError,
+            "as a ndarray, got list",
+        ),
         (
             lambda: shardwise.Buckets(3).ids(np.zeros(1, "u1"), np.zeros(0, "i8"), 2),
             OptionError,

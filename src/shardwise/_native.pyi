@@ -10,6 +10,11 @@ import numpy.typing
 from numpy.typing import NDArray
 
 
+def set_leak_warnings(on: bool) -> None:
+    """
+    Whether it is told at the end of Python what was not let go of: for tests.
+    """
+
 class Partition:
     """How ids fall on shards."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from shardwise import _native
 from shardwise._arrays import as_rows
-from shardwise._errors import OptionError, TableError
+from shardwise._errors import OptionError, TableError, is_one_of
 from shardwise._ids import OutOfRange, as_policy, out_of_range_error
 from shardwise._norms import is_small_float
 from shardwise._pool import as_id
@@ -307,12 +307,12 @@ def check_update(
     """
     dtype = shards[0].dtype
     check_trained(dtype)
-    if how.combiner not in _COMBINERS:
+    if not is_one_of(how.combiner, _COMBINERS):
         raise OptionError(
             "expected combiner to be one of "
             f"{', '.join(map(repr, _COMBINERS))}, got {how.combiner!r}"
         )
-    if how.nonfinite not in ("error", "propagate"):
+    if not is_one_of(how.nonfinite, ("error", "propagate")):
         raise OptionError(
             f"expected nonfinite to be 'error' or 'propagate', got {how.nonfinite!r:.40}"
         )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._errors import OptionError, require
+from shardwise._errors import OptionError, is_one_of, require
 
 __all__ = [
     "Initializer",
@@ -55,7 +55,7 @@ class Initializer:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in _DEFAULTS:
+        if not is_one_of(self.kind, _DEFAULTS):
             raise unknown_initializer(self.kind)
         try:
             seed = operator.index(self.seed)
@@ -89,7 +89,7 @@ class Initializer:
             >>> Initializer.defaults("normal")
             (0.0, 0.05)
         """
-        if kind not in _DEFAULTS:
+        if not is_one_of(kind, _DEFAULTS):
             raise unknown_initializer(kind)
         return _DEFAULTS[kind]
 

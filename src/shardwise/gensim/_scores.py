@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shardwise._errors import FormatError, OptionError
+from shardwise._errors import FormatError, OptionError, is_one_of
 from shardwise.gensim._similar import Similar
 from shardwise.words import _evaluate, _search
 
@@ -116,7 +116,7 @@ class Scored(Similar):
             OptionError: there is no such function.
             FormatError: the file has no line of four words.
         """
-        if similarity_function not in ("most_similar", "most_similar_cosmul"):
+        if not is_one_of(similarity_function, ("most_similar", "most_similar_cosmul")):
             raise OptionError(
                 "expected similarity_function as 'most_similar' or 'most_similar_cosmul', got "
                 f"{similarity_function!r:.40}"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise._errors import MissingLibraryError, OptionError
+from shardwise._errors import MissingLibraryError, OptionError, is_one_of
 
 Points: TypeAlias = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def check_method(method: str) -> None:
         OptionError: there is no such method.
         MissingLibraryError: umap-learn is not installed.
     """
-    if method not in METHODS:
+    if not is_one_of(method, METHODS):
         raise OptionError(f"expected the method as one of {METHODS}, got {method!r:.40}")
     if method == "umap":
         _import_umap()
