@@ -116,6 +116,11 @@ def test_arrays_as_options(call, array, tmp_path):
             "shape as a tuple, got ndarray",
         ),
         (
+            lambda: store.create_table("new", ROWS, dtype="f4", partition=None, initializer=None),
+            TableError,
+            "shape as a tuple, got ndarray",
+        ),
+        (
             lambda: initializers.normal().maker([4, 3], np.dtype("f4")),
             OptionError,
             "shape as a tuple, got list",

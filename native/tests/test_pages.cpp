@@ -16,6 +16,7 @@
 #endif
 
 #include "check.h"
+#include "core/pool.h"
 #include "core/threads.h"
 
 using namespace shardwise;
@@ -150,6 +151,39 @@ void check_lookups(const Mapped &mapped) {
     CHECK(gather_mapped(empty.task(), watch) == all_in_range);
 }
 
+/// Bags whose rows have to be read in first are what they are when all is in memory.
+void check_pools(const Mapped &mapped) {
+    constexpr std::size_t dim = row_bytes / 4;
+    for (const std::size_t bag :
+         {std::size_t{1}, std::size_t{7}, std::size_t{30'000}}) { // more than a window
+        std::vector<std::int64_t> ids = random_ids(35'000);
+        Lookup lookup(mapped, ids);
+        std::vector<std::int64_t> offsets;
+        for (std::size_t k = 0; k < ids.size(); k += bag)
+            offsets.push_back(static_cast<std::int64_t>(k));
+        offsets.push_back(static_cast<std::int64_t>(ids.size()));
+        std::vector<float> cold((offsets.size() - 1) * dim), warm(cold.size());
+        Watch watch;
+        Pool task;
+        task.rows = lookup.task();
+        task.rows.format = RowFormat::float32;
+        task.rows.dim = dim;
+        task.offsets = offsets.data();
+        task.num_bags = offsets.size() - 1;
+        task.out_stride = row_bytes;
+        task.out = reinterpret_cast<std::byte *>(warm.data());
+        CHECK(pool({{task}}).position == all_in_range);
+        task.out = reinterpret_cast<std::byte *>(cold.data());
+        task.watch = &watch;
+        (void)mapped.forget();
+        CHECK(pool({{task}}).position == all_in_range);
+        CHECK(std::memcmp(cold.data(), warm.data(), cold.size() * sizeof(float)) == 0);
+        (void)mapped.forget();
+        lookup.ids.back() = num_rows;
+        CHECK(pool({{task}}).position == ids.size() - 1);
+    }
+}
+
 bool waits_for(const std::byte *row) {
     for (int k = 0; k < 1000 && !is_resident(row); ++k)
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -208,6 +242,7 @@ int main() {
     for (const int threads : {1, 4}) {
         set_num_threads(threads);
         check_lookups(mapped);
+        check_pools(mapped);
     }
     check_prefetch(mapped);
     return 0;

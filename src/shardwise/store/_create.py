@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardwise._errors import OptionError, TableError
+from shardwise._errors import OptionError, TableError, require
 from shardwise._layout import Layout, packed_layout
 from shardwise._partition import Partition
 from shardwise._safetensors import is_array_shape, make_header, storable_dtype
@@ -47,6 +47,7 @@ def create_table(
         ...     Table.open(folder).shape
         (5, 2)
     """
+    require(shape, tuple, "shape", TableError)
     stored = storable_dtype(dtype)
     if not is_array_shape(shape, stored):
         raise TableError(f"expected a shape that an array can have, got {shape}")
