@@ -115,7 +115,8 @@ SHARDWISE_INLINE double sum_of_squares(const std::byte *row, size_t elements, do
 
 /// For doubles whose squares overflow or vanish: the same with the row scaled by a power of two, which is
 /// exact.
-[[maybe_unused]] __attribute__((noinline)) void clip_extreme(std::byte *row, size_t elements, double max_norm, double factor) {
+[[maybe_unused]] __attribute__((noinline)) void clip_extreme(std::byte *row, size_t elements, double max_norm,
+                                                             double factor) {
     const double norm = sqrt(sum_of_squares<Plain<double>>(row, elements, factor));
     if (!(norm > max_norm * factor))
         return;
