@@ -197,7 +197,7 @@ def form_of(name: str, format: str | None = None) -> tuple[str, str]:
     if stem.endswith(PACKED_ENDINGS):
         stem, packing = os.path.splitext(stem)
     form = _ENDINGS.get(os.path.splitext(stem)[1]) if format is None else format
-    if not is_one_of(form, _FORMATS):
+    if form is None or not is_one_of(form, _FORMATS):
         if format is not None:
             known = ", ".join(map(repr, WRITABLE))
             raise OptionError(f"expected a format to write, one of {known}, got {format!r}")
