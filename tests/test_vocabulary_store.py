@@ -478,7 +478,7 @@ def test_a_map_that_leads_beyond_the_aliases(tmp_path):
     assert (len(words), words.encode(["x", "y"]).tolist()) == (3, [2, 0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_files(tmp_path_factory, data):
     where = tmp_path_factory.getbasetemp() / "mutated.safetensors"
