@@ -50,6 +50,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if wrong := set(given.parts) - set(PARTS):
         parser.error(f"expected parts from {', '.join(PARTS)}, got {', '.join(sorted(wrong))}")
+    if given.write and (given.parts or given.short):
+        parser.error("expected --write for a long run of all parts alone")
     return given
 
 
@@ -82,7 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         words = (
             f"By `python -m reliability --minutes {given.minutes:g} --seed {seed}`, on "
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python "
-            f"{platform.python_version()}; no fault was found.\n\n{table(runs)}\n"
+            f"{platform.python_version()}: {sum(sum(run.done.values()) for run in runs.values()):,} "
+            f"operations and inputs in all, and no fault.\n\n{table(runs)}\n"
         )
         page = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(BETWEEN.sub(lambda _: words, page), encoding="utf-8")
