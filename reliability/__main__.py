@@ -81,10 +81,11 @@ def main(arguments: Sequence[str]) -> int:
     print("\n" + table(runs))
     print(f"\n{'FAULTS in ' + ', '.join(failed) if failed else 'no faults'}, seed {seed}")
     if given.write and not failed:
+        total = sum(sum(run.done.values()) for run in runs.values())
         words = (
             f"By `python -m reliability --minutes {given.minutes:g} --seed {seed}`, on "
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python "
-            f"{platform.python_version()}: {sum(sum(run.done.values()) for run in runs.values()):,} "
+            f"{platform.python_version()}: {total:,} "
             f"operations and inputs in all, and no fault.\n\n{table(runs)}\n"
         )
         page = PAGE.read_text(encoding="utf-8")

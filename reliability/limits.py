@@ -6,7 +6,6 @@ error that is documented, after which what was there before is whole and the nex
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -264,6 +263,53 @@ print(done)
 """
 )
 
+CUT = (
+    PRELUDE
+    + """
+import shutil
+rows = rows[:6000]
+everything = np.arange(len(rows))
+for _ in range(int(sys.argv[2])):
+    shutil.rmtree("cut", ignore_errors=True)
+    shards = rng.randrange(1, 6)
+    Table.from_array(rows, shards, rng.choice(["mod", "div"])).save("cut")
+    mode = rng.choice(["r", "r+", "c"])
+    table = Table.open("cut", mode)
+    if mode == "r+" and rng.random() < 0.5:
+        table.update([1], np.zeros((1, 16), np.float32), optimizers.Adagrad())
+    shardwise.set_num_threads(rng.randrange(1, 4))
+    files = [name for name in sorted(os.listdir("cut")) if name.endswith(".safetensors")]
+    file = os.path.join("cut", rng.choice(files))
+    os.truncate(file, rng.randrange(os.path.getsize(file)))
+    lost = False
+    for _ in range(4):
+        ids = np.array([rng.randrange(len(rows)) for _ in range(rng.choice([1, 50, 5000]))])
+        what = rng.choice(["lookup", "pool", "write", "update"])
+        try:
+            if what == "lookup":
+                assert np.array_equal(table.lookup(ids), rows[ids])
+                assert not lost
+            elif what == "pool":
+                assert np.array_equal(table.pool(ids.reshape(-1, 1)), rows[ids])
+                assert not lost
+            elif what == "write" and mode != "r":
+                table.write(ids, rows[ids])
+            elif what == "update" and mode != "r":
+                table.update(ids, np.zeros((len(ids), 16), np.float32), optimizers.Adagrad())
+        except shardwise.StoreError as error:
+            lost |= what in ("lookup", "pool")
+            assert "cut short" in str(error) or "broken" in str(error), error
+            add("call on a file that was cut is refused")
+        else:
+            add("call on a file that was cut gives the rows that it has")
+    try:
+        table.close()
+    except OSError:
+        pass
+print(done)
+"""
+)
+
 
 def add_counts(run: Run, printed: str) -> None:
     for what, times in eval(printed.strip().splitlines()[-1]).items():
@@ -304,6 +350,12 @@ def full_disk(run: Run, seed: int) -> None:
     add_counts(run, printed)
 
 
+def cut_files(run: Run, seed: int) -> None:
+    folder = run.folder / f"cut{seed}"
+    folder.mkdir()
+    add_counts(run, python(CUT, seed, 20 if run.is_short else 200, folder=folder))
+
+
 def read_only(run: Run, seed: int) -> None:
     folder = run.folder / f"locked{seed}"
     folder.mkdir()
@@ -324,10 +376,7 @@ def run(run: Run) -> None:
             little_memory(run, seed)
         full_disk(run, seed)
         read_only(run, seed)
+        cut_files(run, seed)
         seed += 1
         if not run.goes_on():
             return
-
-
-if __name__ == "__main__":  # python -m reliability.limits SEED: in this folder, for a debugger
-    print(os.getcwd())
