@@ -135,6 +135,16 @@ def test_arrays_as_options(call, array, tmp_path):
             OptionError,
             "offsets of shape",
         ),
+        (
+            lambda: VECTORS.similar_by_vector([[], [1]]),
+            TableError,
+            "expected a vector, or an array",
+        ),
+        (
+            lambda: initializers.normal().maker((4, 3), np),
+            OptionError,
+            "dtype as a dtype, got module",
+        ),
         (lambda: WORDS.decode([9], missing=3), OptionError, "missing as a str, or None, got 3"),
         # float() of a masked number warns, and gives NaN.
         (lambda: initializers.normal(MASKED), OptionError, "expected finite numbers"),

@@ -65,6 +65,18 @@ def test_training(path):
             table.update(EVERYTHING, np.ones_like(ROWS), optimizers.Adagrad())
 
 
+def test_the_step_of_an_optimizer(path):
+    """It is a number in the first file of the state."""
+    with Table.open(path, "r+") as table:
+        table.update([1], np.ones((1, 16), np.float32), optimizers.Adagrad())
+        assert table.optimizer_step == 1
+        os.truncate(path / "optimizer-00000-of-00003.2.safetensors", 100)
+        with pytest.raises(StoreError, match="cut short"):
+            _ = table.optimizer_step
+        with pytest.raises(StoreError, match="cut short"):
+            table.update([1], np.ones((1, 16), np.float32), optimizers.Adagrad())
+
+
 def test_writing(path):
     with Table.open(path, "r+") as table:
         cut(path)

@@ -64,6 +64,9 @@ void mark(const Bits &changed, const RowIds &ids, std::uint64_t num_rows) {
     mark_rows(ids.data(), ids.shape(0), num_rows, changed.data());
 }
 
+using Counter = nb::ndarray<std::int64_t, nb::shape<1>, nb::c_contig, nb::device::cpu>;
+using ReadCounter = nb::ndarray<const std::int64_t, nb::shape<1>, nb::c_contig, nb::device::cpu>;
+
 /// The rows of a table and an optimizer's state beside them, where they lie, to be written to.
 class Updater {
 public:
@@ -230,6 +233,19 @@ private:
     mutable Maps maps_;
 };
 
+/// body() with the number that counts a table's updates, which may lie in a mapped file.
+template <class Number, class Body> std::int64_t with_counter(Number *counter, Body &&body) {
+    Maps maps;
+    maps.add(counter, sizeof *counter);
+    std::int64_t count = 0;
+    {
+        const Watched watched(maps);
+        count = body(*counter);
+    }
+    refuse_lost(maps);
+    return count;
+}
+
 } // namespace
 
 void register_update(nb::module_ &m) {
@@ -284,6 +300,20 @@ void register_update(nb::module_ &m) {
                      "changed: numpy.typing.NDArray[numpy.uint8] | None = None) -> None"),
              "Applies a gradient for each id, or with `offsets` one for each bag; all or nothing is changed "
              "where ids or gradients are refused. The rows' bits in `changed` are set.");
+    m.def(
+        "counted",
+        [](const ReadCounter &counter) {
+            return with_counter(counter.data(), [](const std::int64_t &number) { return number; });
+        },
+        "counter"_a.noconvert(), nb::sig("def counted(counter: numpy.typing.NDArray[numpy.int64]) -> int"),
+        "The number in `counter`, which may lie in a mapped file.");
+    m.def(
+        "count_one",
+        [](const Counter &counter) {
+            with_counter(counter.data(), [](std::int64_t &number) { return ++number; });
+        },
+        "counter"_a.noconvert(), nb::sig("def count_one(counter: numpy.typing.NDArray[numpy.int64]) -> None"),
+        "Adds one to it.");
     m.def("mark_rows", &mark, "changed"_a.noconvert(), "ids"_a.noconvert(), "num_rows"_a,
           nb::sig("def mark_rows(changed: numpy.typing.NDArray[numpy.uint8], "
                   "ids: numpy.typing.NDArray[numpy.int64], num_rows: int) -> None"),

@@ -339,6 +339,7 @@ def _nonfinite_rows(block: NDArray[Any]) -> int:
 
 
 def _opened(path: str | os.PathLike[str], **options: Any) -> Source:
+    path = os.fspath(path)
     if not (os.path.isdir(path) and os.path.exists(os.path.join(path, NAME))):
         return formats.open(path, **options)
     for name in ("format", "tensor", "tokens", "partition"):

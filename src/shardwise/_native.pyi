@@ -273,6 +273,12 @@ class Updater:
         Applies a gradient for each id, or with `offsets` one for each bag; all or nothing is changed where ids or gradients are refused. The rows' bits in `changed` are set.
         """
 
+def counted(counter: numpy.typing.NDArray[numpy.int64]) -> int:
+    """The number in `counter`, which may lie in a mapped file."""
+
+def count_one(counter: numpy.typing.NDArray[numpy.int64]) -> None:
+    """Adds one to it."""
+
 def mark_rows(changed: numpy.typing.NDArray[numpy.uint8], ids: numpy.typing.NDArray[numpy.int64], num_rows: int) -> None:
     """Sets the bits of ids; those outside the rows are passed over."""
 

@@ -934,7 +934,7 @@ class Table:
         updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
         changed = None if self._changes is None else self._changes.bits
         checked.run(updater, optimizer._rule(training.step + 1), changed)
-        training.counter += 1
+        _native.count_one(training.counter)
 
     def _trained_by(self, optimizer: Optimizer) -> Training:
         """Return the state for this optimizer, made where it is not there."""

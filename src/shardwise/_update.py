@@ -48,7 +48,7 @@ class Training:
     @property
     def step(self) -> int:
         """How many updates there were."""
-        return int(self.counter[0])
+        return _native.counted(self.counter)
 
     def has(self, slots: Iterable[Slot]) -> bool:
         """Whether all of these are kept already."""

@@ -107,6 +107,7 @@ class Initializer:
             ((2, 4), dtype('float32'))
         """
         require(shape, tuple, "shape", OptionError)
+        require(dtype, np.dtype, "dtype", OptionError)
         if self.kind == "zeros":
             return None
         columns = math.prod(shape[1:])
@@ -118,7 +119,7 @@ class Initializer:
                 name, a, b = "uniform", -math.sqrt(3 * variance), math.sqrt(3 * variance)
             else:
                 name, a, b = "truncated_normal", 0.0, math.sqrt(variance) / _TRUNCATED_DEVIATION
-        made = np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+        made = np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
         def make(ids: NDArray[np.int64]) -> NDArray[Any]:
             rows = np.empty((len(ids), columns), made)

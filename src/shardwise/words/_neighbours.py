@@ -288,7 +288,10 @@ def similar_by_vector(
 ) -> Any:
     """See `Vectors.similar_by_vector`."""
     topn = as_topn(topn)
-    array = np.asarray(vector)
+    try:
+        array = np.asarray(vector)
+    except ValueError as error:  # rows of different lengths
+        raise TableError(f"expected a vector, or an array of vectors, got {error}") from None
     batch = array.ndim == len(vectors.table.shape)
     rows = [as_vector(vectors.table, one) for one in (array if batch else [array])]
     if not rows:
