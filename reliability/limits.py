@@ -66,6 +66,8 @@ def update():
         assert np.array_equal(fresh.lookup(np.arange(len(rows))), before)
         raise
 
+# Not what starts threads of Python (save, checkpoint, reshard): where a new thread gets no memory
+# before it has said that it runs, CPython waits for it for ever.
 operations = {
     "lookup": lambda: rng.choice(tables).lookup(ids),
     "pool": lambda: rng.choice(tables).pool(bags),
@@ -74,10 +76,7 @@ operations = {
     "copy": lambda: Table.from_array(np.broadcast_to(rows[0], (300_000, 16)), 3, copy=True),
     "vocabulary": lambda: Vocabulary(f"token{i}" for i in range(200_000)),
     "encode": lambda: words.encode(["word7"] * 200_000),
-    "save": lambda: table.save("kept", overwrite=True),
     "vectors": lambda: Vectors.open("kept").most_similar("word5"),
-    "checkpoint": lambda: Table.from_array(rows).checkpoint("steps", overwrite=True),
-    "reshard": lambda: store.reshard("kept", "cut", shards=5, overwrite=True),
     "open": lambda: Table.open("kept", "c").write(np.arange(len(rows)), 1.0),
     "text": lambda: formats.write("t.vec", formats.table_source(table, words), overwrite=True),
     "read text": lambda: Vectors.from_file("t.vec") if os.path.exists("t.vec") else None,
@@ -280,7 +279,8 @@ for _ in range(int(sys.argv[2])):
     shardwise.set_num_threads(rng.randrange(1, 4))
     files = [name for name in sorted(os.listdir("cut")) if name.endswith(".safetensors")]
     file = os.path.join("cut", rng.choice(files))
-    os.truncate(file, rng.randrange(os.path.getsize(file)))
+    # Between the end of a file and that of its page the system gives zeros, and says nothing.
+    os.truncate(file, rng.randrange(os.path.getsize(file)) // 4096 * 4096)
     lost = False
     for _ in range(4):
         ids = np.array([rng.randrange(len(rows)) for _ in range(rng.choice([1, 50, 5000]))])
