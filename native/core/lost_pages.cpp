@@ -14,11 +14,14 @@ namespace {
 
 thread_local Watched *watched_here = nullptr;
 
+void install();
+
 } // namespace
 
 void Maps::add(const void *begin, std::size_t bytes) {
     const auto from = reinterpret_cast<std::uintptr_t>(begin);
     pieces_.push_back(std::make_unique<Piece>(from, from + bytes));
+    install();
 }
 
 std::size_t Maps::lost() const {
@@ -39,6 +42,12 @@ void Watched::set_current(Watched *watched) {
 }
 
 #if defined(_WIN32) // which lets nobody cut a file that is mapped
+
+namespace {
+
+void install() {}
+
+} // namespace
 
 Watched::Watched(Maps &maps) : maps_(maps), outer_(nullptr) {}
 Watched::~Watched() = default;
@@ -127,7 +136,6 @@ void make_unreadable(std::uintptr_t begin, std::uintptr_t end) {
 } // namespace
 
 Watched::Watched(Maps &maps) : maps_(maps), outer_(watched_here) {
-    install();
     watched_here = this;
 }
 
