@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _TRAINED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+_through_torch = False  # tests set it, to run on the CPU what other devices run
+
+
+def is_native(tensor: Any) -> bool:
+    """Whether the kernels read this memory; torch's operations do what they do not."""
+    return tensor.device.type == "cpu" and not _through_torch
+
+
 def check_device(tensor: Any, name: str) -> None:
     """Refuse what does not lie in the memory of the CPU.
 
@@ -52,8 +60,13 @@ def as_tensor(array: NDArray[Any]) -> Any:
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
-def as_ids(ids: Any, name: str = "input") -> Any:
+def as_ids(ids: Any, name: str = "input", device: Any = None) -> Any:
     """Return ids as a tensor of integers.
+
+    Args:
+        ids: that, or what torch makes a tensor of.
+        name: of the argument.
+        device: where they must lie; None for anywhere.
 
     Raises:
         IdTypeError: they are no integers.
@@ -61,7 +74,7 @@ def as_ids(ids: Any, name: str = "input") -> Any:
     """
     if not isinstance(ids, torch.Tensor):
         try:
-            ids = torch.as_tensor(ids)
+            ids = torch.as_tensor(ids, device=device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise IdTypeError(
                 f"expected {name} as a tensor of integers, got {type(ids).__name__} ({error})"
@@ -72,7 +85,11 @@ def as_ids(ids: Any, name: str = "input") -> Any:
         raise IdTypeError(
             f"expected {name} of an integer dtype, got {ids.dtype} (shape {tuple(ids.shape)})"
         )
-    check_device(ids, name)
+    if device is not None and ids.device != device:
+        raise OptionError(
+            f"expected {name} on the device of the rows, {device}, got {ids.device}; "
+            f"pass {name}.to({str(device)!r})"
+        )
     return ids
 
 

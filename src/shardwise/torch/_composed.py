@@ -1,0 +1,312 @@
+"""Lookups made of torch's own operations: on any device, and with every gradient.
+
+What the kernels do not do is done here: rows on another device than the CPU, gradients of weights,
+norms that gradients pass through, and which row has the largest value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from shardwise._bag_forms import as_splits
+from shardwise._errors import BagError
+from shardwise._ids import as_policy, out_of_range_error
+from shardwise._norms import as_limit
+from shardwise.torch._tensors import is_native
+
+if TYPE_CHECKING:
+    from shardwise._ids import OutOfRange
+    from shardwise._partition import Partition
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where rows lie, and what their gradient is like.
+
+    Attributes:
+        partition: how they are cut into shards.
+        sparse: each shard gets a coalesced sparse gradient, not a dense one.
+        padding_id: this row has no gradient.
+        by_frequency: the gradient of each id is divided by how often the id is there.
+    """
+
+    partition: Partition
+    sparse: bool = False
+    padding_id: int | None = None
+    by_frequency: bool = False
+
+
+def look_up(
+    shards: list[Any], ids: Any, rows: Rows, out_of_range: OutOfRange = "error", kept: Any = None
+) -> Any:
+    """Return the rows of ids: a tensor of shape `ids.shape + shards[0].shape[1:]`.
+
+    Args:
+        shards: tensors of one device.
+        ids: integers on that device.
+        rows: how the shards are cut.
+        out_of_range: what an id outside the table does.
+        kept: of the shape of `ids`: where it is false, an id may be anything, and gives any row.
+
+    Raises:
+        IdOutOfRangeError: an id is outside the table.
+        OptionError: `out_of_range` is no policy.
+    """
+    found, missing = _settled(ids, rows.partition.num_rows, out_of_range, kept)
+    if rows.partition.num_rows == 0:  # there is no row to stand in for another
+        return shards[0].new_zeros((*ids.shape, *shards[0].shape[1:]))
+    looked_up = _Gather.apply(found, rows, *shards)
+    if missing is None:
+        return looked_up
+    return looked_up.masked_fill(missing.reshape(missing.shape + (1,) * (shards[0].dim() - 1)), 0)
+
+
+def _settled(ids: Any, size: int, out_of_range: OutOfRange, kept: Any) -> tuple[Any, Any]:
+    """Return int64 ids of rows, and where there is a row of zeros instead, or None."""
+    policy, stand_in = as_policy(out_of_range, size)
+    # What is 2**63 and more as uint64 is negative here, and larger than all.
+    beyond = ids.to(torch.int64) < 0 if ids.dtype == torch.uint64 else None
+    found = ids.to(torch.int64)
+    outside = (found < 0) | (found >= size)
+    if kept is not None:
+        outside &= kept
+        found = torch.where(kept, found, 0)
+    if policy == "error":
+        if ids.device.type != "meta" and outside.any():
+            position = int(outside.reshape(-1).to(torch.uint8).argmax())
+            value = int(found.reshape(-1)[position])
+            value += (1 << 64) if beyond is not None and value < 0 else 0
+            raise out_of_range_error(tuple(ids.shape), position, value, size)
+        return found, None
+    if policy == "zeros":
+        return torch.where(outside, 0, found), outside
+    if policy == "row":
+        return torch.where(outside, stand_in, found), None
+    if policy == "clamp":
+        clamped = found.clamp(0, size - 1)
+        return clamped if beyond is None else torch.where(beyond, size - 1, clamped), None
+    wrapped = found % size
+    if beyond is not None:
+        wrapped = torch.where(beyond, (wrapped + (1 << 64) % size) % size, wrapped)
+    return wrapped, None
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of ids that are all inside; their gradients are summed in float32, or float64."""
+
+    @staticmethod
+    def forward(ids: Any, rows: Rows, *shards: Any) -> Any:
+        flat = ids.reshape(-1)
+        if len(shards) == 1 or flat.device.type == "meta":
+            found = torch.cat(shards) if len(shards) > 1 else shards[0]
+            found = found.index_select(0, flat)
+        else:
+            of, places = _located(flat, rows.partition)
+            order = torch.argsort(of, stable=True)
+            counts = torch.bincount(of, minlength=len(shards)).tolist()
+            parts = places[order].split(counts)
+            pieces = [shard.index_select(0, part) for shard, part in zip(shards, parts, strict=True)]
+            found = torch.cat(pieces).index_select(0, torch.argsort(order))
+        return found.reshape(ids.shape + found.shape[1:])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ids, ctx.rows, *shards = inputs
+        ctx.save_for_backward(ids)
+        ctx.shapes = [shard.shape for shard in shards]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
+        rows, ids = ctx.rows, ctx.saved_tensors[0].reshape(-1)
+        tail = ctx.shapes[0][1:]
+        up = widened(gradient).reshape(len(ids), *tail)
+        if rows.by_frequency:
+            _, places, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+            up = up / counts[places].reshape(-1, *(1,) * len(tail))
+        if rows.padding_id is not None:
+            if rows.sparse:
+                kept = ids != rows.padding_id
+                ids, up = ids[kept], up[kept]
+            else:
+                is_padding = (ids == rows.padding_id).reshape(-1, *(1,) * len(tail))
+                up = up.masked_fill(is_padding, 0)
+        of, places = (None, ids) if len(ctx.shapes) == 1 else _located(ids, rows.partition)
+        found: list[Any] = []
+        for k, shape in enumerate(ctx.shapes):
+            if not ctx.needs_input_grad[2 + k]:
+                found.append(None)
+            elif of is None:
+                found.append(_summed(places, up, shape, gradient.dtype, rows.sparse))
+            else:
+                here = of == k
+                found.append(_summed(places[here], up[here], shape, gradient.dtype, rows.sparse))
+        return None, None, *found
+
+
+def _located(ids: Any, partition: Partition) -> tuple[Any, Any]:
+    """Return the shard of each id, and its row there."""
+    shards = partition.num_shards
+    if partition.strategy == "mod":
+        return ids % shards, torch.div(ids, shards, rounding_mode="floor")
+    ends = ids.new_tensor(partition.shard_sizes).cumsum(0)
+    of = torch.searchsorted(ends, ids, right=True)
+    return of, ids - torch.where(of == 0, 0, ends[of - 1])
+
+
+def _summed(places: Any, up: Any, shape: Any, dtype: Any, sparse: bool) -> Any:
+    if not sparse:
+        return up.new_zeros(shape).index_add_(0, places, up).to(dtype)
+    unique, inverse = torch.unique(places, return_inverse=True)
+    sums = up.new_zeros((len(unique), *shape[1:])).index_add_(0, inverse, up).to(dtype)
+    return torch.sparse_coo_tensor(
+        unique[None], sums, shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def widened(rows: Any) -> Any:
+    """Return floats in the dtype that they are added up in: float32, or float64."""
+    return rows.float() if rows.element_size() == 2 else rows
+
+
+def clipped(rows: Any, max_norm: float, norm_type: float = 2.0) -> Any:
+    """Return rows of a larger norm scaled down to this one; the others keep their bits.
+
+    Args:
+        rows: of shape (..., dim).
+        max_norm: the largest norm; as for tables, a negative one is 0.
+        norm_type: the p of the norm.
+    """
+    limit, wide = as_limit(max_norm), widened(rows)
+    # Squares of float32 neither overflow nor vanish in float64, which some devices have not.
+    dtype = torch.float64 if rows.device.type in ("cpu", "cuda", "meta") else wide.dtype
+    norms = torch.linalg.vector_norm(wide, norm_type, dim=-1, keepdim=True, dtype=dtype)
+    over = norms > limit
+    # The factor is made where it is used alone: a norm of 0 has no derivative.
+    scale = (limit / torch.where(over, norms, 1.0)).to(wide.dtype)
+    return torch.where(over, wide * scale, wide).to(rows.dtype)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Bags of ids as tensors, from which the ids that are no part of their bag are gone.
+
+    Attributes:
+        ids: integers of shape (ids,).
+        of: in which bag each is.
+        count: how many bags there are.
+        weights: of shape (ids,), or None.
+    """
+
+    ids: Any
+    of: Any
+    count: int
+    weights: Any
+
+    @classmethod
+    def between(cls, ids: Any, splits: Any, weights: Any) -> Runs:
+        """Return the runs of ids between int64[bags + 1] splits, which do not fall."""
+        count, end = splits.shape[0] - 1, ids.shape[0]
+        if splits.device.type == "meta":
+            return cls(ids, torch.zeros_like(ids, dtype=torch.int64), count, weights)
+        last = int(splits[-1])
+        if last < end:
+            ids, weights = ids[:last], None if weights is None else weights[:last]
+        of = torch.repeat_interleave(
+            torch.arange(count, device=splits.device), splits.diff(), output_size=last
+        )
+        return cls(ids, of, count, weights)
+
+    def only(self, kept: Any) -> Runs:
+        """Return them without the ids that are not kept."""
+        if kept.device.type == "meta":
+            return self
+        weights = None if self.weights is None else self.weights[kept]
+        return Runs(self.ids[kept], self.of[kept], self.count, weights)
+
+
+def runs_of(ids: Any, offsets: Any, weights: Any, include_last_offset: bool) -> Runs:
+    """Return the bags of torch's EmbeddingBag.
+
+    Args:
+        ids: integers of shape (ids,) with offsets, or of shape (bags, ids of a bag).
+        offsets: where each bag begins, or None.
+        weights: floats in the shape of the ids, or None.
+        include_last_offset: the last offset is the end of the last bag.
+
+    Raises:
+        BagError: they make no bags.
+    """
+    if weights is not None:
+        if weights.dtype.is_complex or weights.dtype == torch.bool:
+            raise BagError(f"expected weights as real numbers, got {weights.dtype}")
+        if weights.shape != ids.shape:
+            raise BagError(
+                f"expected weights of the shape of the ids, {tuple(ids.shape)}, "
+                f"got {tuple(weights.shape)}"
+            )
+        weights = weights.reshape(-1)
+    if ids.dim() == 2:
+        if offsets is not None or include_last_offset:
+            got = "without" if offsets is None else "with"
+            raise BagError(f"expected ids of rank 1 with offsets, got rank 2 {got} offsets")
+        splits = torch.arange(len(ids) + 1, device=ids.device) * ids.shape[1]
+        return Runs.between(ids.reshape(-1), splits, weights)
+    if ids.device.type == "meta":
+        return Runs.between(ids, offsets.new_empty(len(offsets) + (not include_last_offset)), weights)
+    checked = as_splits(offsets.cpu().numpy(), len(ids), "offsets", closed=include_last_offset)
+    return Runs.between(ids, torch.from_numpy(checked).to(ids.device), weights)
+
+
+def combine(rows: Any, runs: Runs, combiner: str) -> Any:
+    """Return a row for each bag: a tensor of shape (bags, dim) in the dtype of the rows.
+
+    Args:
+        rows: those of `runs.ids`, of shape (ids, dim).
+        runs: the bags.
+        combiner: "sum", "mean", "sqrtn" or "max"; see `Table.pool`.
+    """
+    dtype, rows, weights = rows.dtype, widened(rows), runs.weights
+    if weights is not None:
+        weights = weights.to(rows.dtype)
+        rows = rows * weights[:, None]
+    if combiner == "max":
+        return _largest(rows, runs).to(dtype)
+    found = rows.new_zeros((runs.count, rows.shape[1])).index_add(0, runs.of, rows)
+    if combiner != "sum":
+        shares = rows.new_ones(len(rows)) if weights is None else weights
+        if combiner == "sqrtn":
+            shares = shares * shares
+        sums = rows.new_zeros(runs.count).index_add(0, runs.of, shares)[:, None]
+        divisor = torch.where(sums == 0, 1.0, sums)
+        divisor = divisor.sqrt() if combiner == "sqrtn" else divisor
+        found = torch.where(sums == 0, 0.0, found / divisor)
+    return found.to(dtype)
+
+
+def _largest(rows: Any, runs: Runs) -> Any:
+    """Return the largest values of each bag: NaN where there is one, zeros where there are none.
+
+    The gradient of each goes to the first row that has it.
+    """
+    count, (ids, width), plain = runs.count, rows.shape, rows.detach()
+    of = runs.of[:, None].expand(ids, width)
+    if is_native(rows):  # of the CPU's operations the fastest by far
+        lengths = torch.bincount(runs.of, minlength=count)
+        top = torch.segment_reduce(plain, "max", lengths=lengths, axis=0, unsafe=True)
+    else:
+        lowest = plain.new_full((count, width), -torch.inf)
+        top = lowest.scatter_reduce(0, of, plain, "amax")
+    hits = (plain == top[runs.of]) | plain.isnan()
+    often = plain.new_zeros((count, width)).index_add(0, runs.of, hits.to(plain.dtype))
+    if rows.device.type == "meta" or bool((often > 1).any()):
+        here = torch.arange(ids, device=rows.device)[:, None]
+        places = torch.where(hits, here, ids)
+        first = torch.full_like(top, ids, dtype=torch.int64).scatter_reduce(0, of, places, "amin")
+        hits = here == first[runs.of]
+    chosen = torch.where(hits, rows, 0.0)
+    return rows.new_zeros((count, width)).index_add(0, runs.of, chosen)
