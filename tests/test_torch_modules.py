@@ -453,9 +453,9 @@ def test_what_is_refused():
         bag(torch.tensor([1]), torch.tensor([1]))
     with pytest.raises(BagError):
         bag(torch.ones(1, 1, 1, dtype=torch.int64))
-    with pytest.raises(OptionError, match="on the CPU"):
+    with pytest.raises(OptionError, match="device of the rows"):
         module(torch.ones(2, dtype=torch.int64, device="meta"))
-    with pytest.raises(OptionError, match="not moved"):
+    with pytest.raises(OptionError, match="not converted"):
         Embedding(5, 2, optimizer=optimizers.SGD()).double()
     for verb in (module.hold, module.step):
         with pytest.raises(OptionError, match="optimizer=None"):
@@ -464,7 +464,9 @@ def test_what_is_refused():
         {"padding_idx": 5},
         {"padding_idx": -6},
         {"optimizer": torch.optim.SGD},
-        {"device": "cuda"},
+        {"device": "cuda", "optimizer": optimizers.SGD()},
+        {"device": "meta", "table": Table.from_array(np.zeros((5, 2)))},
+        {"nonfinite": "ignore"},
         {"table": np.zeros((5, 2))},
         {"table": Table.from_array(np.zeros((5, 2))), "shards": 2},
     ):

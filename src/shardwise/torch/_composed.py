@@ -140,7 +140,7 @@ class _Gather(torch.autograd.Function):
         for k, shape in enumerate(ctx.shapes):
             if not ctx.needs_input_grad[2 + k]:
                 found.append(None)
-            elif of is None:
+            elif of is None or of.device.type == "meta":  # there no mask says how many it chooses
                 found.append(_summed(places, up, shape, gradient.dtype, rows.sparse))
             else:
                 here = of == k
@@ -185,7 +185,8 @@ def clipped(rows: Any, max_norm: float, norm_type: float = 2.0) -> Any:
     # Squares of float32 neither overflow nor vanish in float64, which some devices have not.
     dtype = torch.float64 if rows.device.type in ("cpu", "cuda", "meta") else wide.dtype
     norms = torch.linalg.vector_norm(wide, norm_type, dim=-1, keepdim=True, dtype=dtype)
-    over = norms > limit
+    # A row of just this norm keeps its bits, and has the gradient of one above, as TensorFlow's.
+    over = (norms >= limit) & (norms > 0)
     # The factor is made where it is used alone: a norm of 0 has no derivative.
     scale = (limit / torch.where(over, norms, 1.0)).to(wide.dtype)
     return torch.where(over, wide * scale, wide).to(rows.dtype)

@@ -45,8 +45,8 @@ class Embedding(TableModule):
         partition: how the rows are cut, where there is no table.
         shards: into how many shards.
         nonfinite: what NaN or infinity in a gradient does where there is an optimizer: with "error"
-            backward raises, with "skip" it leaves out the step, as torch's GradScaler does, and
-            with "propagate" it changes the rows. No row is changed by the first two.
+            backward raises, with "skip" it leaves out the step and adds 1 to `skipped`, and with
+            "propagate" it changes the rows. No row is changed by the first two.
 
     Raises:
         TableError: rows that cannot be trained or written to, or of another shape.

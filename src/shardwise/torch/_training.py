@@ -20,6 +20,7 @@ class Trained(TableRows):
 
     learning_rate: float | None
     grad_scale: float
+    skipped: int
 
     def _set_up_training(self, freeze: bool, nonfinite: str) -> None:
         if nonfinite not in NONFINITE:
@@ -28,6 +29,7 @@ class Trained(TableRows):
                 f"{nonfinite!r:.40}"
             )
         self.learning_rate, self.grad_scale, self.nonfinite = None, 1.0, nonfinite
+        self.skipped = 0
         self._held: list[Gradient] | None = None
         self._stand_in, self._nothing = torch.empty(0, requires_grad=True), torch.empty(0)
         if self.optimizer is not None:
@@ -70,6 +72,7 @@ class Trained(TableRows):
     def _update(self, gradient: Gradient) -> None:
         assert self.optimizer is not None
         if self.nonfinite == "skip" and not np.isfinite(gradient.rows).all():
+            self.skipped += 1
             return
         optimizer = with_rate(self.optimizer, self.learning_rate)
         bags = gradient.bags if gradient.combiner is not None else None
