@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise._errors import BagError, OptionError
-from shardwise.torch._composed import clipped, combine, runs_of, widened
+from shardwise.torch._composed import clipped, combine, runs_of
 from shardwise.torch._functions import LookUp
 from shardwise.torch._module import TableModule
+from shardwise.torch._state import dtype_of_table
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
@@ -145,13 +146,14 @@ class EmbeddingBag(TableModule):
         runs = runs_of(ids, offsets, weights, self.include_last_offset)
         if self.padding_idx is not None:
             runs = runs.only(runs.ids != self.padding_idx)
+        # As wide as they are added up, and their gradients too.
         if self._is_native():
             rows = LookUp.apply(leaf, runs.ids, None, None, self, False)
         else:
-            rows = self._look_up_composed(leaf, runs.ids)
-        dtype, rows = rows.dtype, widened(rows)
+            rows = self._look_up_composed(leaf, runs.ids, wide=True)
         if self.max_norm is not None:
             rows = clipped(rows, float(self.max_norm), float(self.norm_type))
+        dtype = leaf.dtype if self.optimizer is None else dtype_of_table(self.table)
         return combine(rows, runs, self.mode).to(dtype)
 
     _said = TableModule._said | {"mode": "mean", "include_last_offset": False}

@@ -16,6 +16,7 @@ from shardwise._bag_forms import as_splits
 from shardwise._errors import BagError
 from shardwise._ids import as_policy, out_of_range_error
 from shardwise._norms import as_limit
+from shardwise.torch._functions import mark_coalesced
 from shardwise.torch._tensors import is_native
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ class Rows:
         sparse: each shard gets a coalesced sparse gradient, not a dense one.
         padding_id: this row has no gradient.
         by_frequency: the gradient of each id is divided by how often the id is there.
+        wide: rows come in the dtype that they are added up in, and so do their gradients; else each
+            of these would be rounded before they are added.
+        leaf: a parameter, of which a sparse gradient shall stay known as coalesced.
     """
 
     partition: Partition
     sparse: bool = False
     padding_id: int | None = None
     by_frequency: bool = False
+    wide: bool = False
+    leaf: Any = None
 
 
 def look_up(
@@ -58,7 +64,8 @@ def look_up(
     """
     found, missing = _settled(ids, rows.partition.num_rows, out_of_range, kept)
     if rows.partition.num_rows == 0:  # there is no row to stand in for another
-        return shards[0].new_zeros((*ids.shape, *shards[0].shape[1:]))
+        empty = shards[0].new_zeros((*ids.shape, *shards[0].shape[1:]))
+        return widened(empty) if rows.wide else empty
     looked_up = _Gather.apply(found, rows, *shards)
     if missing is None:
         return looked_up
@@ -111,13 +118,14 @@ class _Gather(torch.autograd.Function):
             parts = places[order].split(counts)
             pieces = [shard.index_select(0, part) for shard, part in zip(shards, parts, strict=True)]
             found = torch.cat(pieces).index_select(0, torch.argsort(order))
+        found = widened(found) if rows.wide else found
         return found.reshape(ids.shape + found.shape[1:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ids, ctx.rows, *shards = inputs
         ctx.save_for_backward(ids)
-        ctx.shapes = [shard.shape for shard in shards]
+        ctx.shapes, ctx.dtype = [shard.shape for shard in shards], shards[0].dtype
 
     @staticmethod
     @once_differentiable
@@ -141,10 +149,12 @@ class _Gather(torch.autograd.Function):
             if not ctx.needs_input_grad[2 + k]:
                 found.append(None)
             elif of is None or of.device.type == "meta":  # there no mask says how many it chooses
-                found.append(_summed(places, up, shape, gradient.dtype, rows.sparse))
+                found.append(_summed(places, up, shape, ctx.dtype, rows.sparse))
             else:
                 here = of == k
-                found.append(_summed(places[here], up[here], shape, gradient.dtype, rows.sparse))
+                found.append(_summed(places[here], up[here], shape, ctx.dtype, rows.sparse))
+        if rows.sparse and rows.leaf is not None and found[0] is not None:
+            mark_coalesced(rows.leaf, found[0])
         return None, None, *found
 
 

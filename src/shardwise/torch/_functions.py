@@ -147,7 +147,7 @@ def wide(gradient: Any, wanted: Any) -> NDArray[Any]:
 class LookUp(torch.autograd.Function):
     """Rows of ids, or of a module of bags a row for each bag; the weights get no gradient here.
 
-    `leaf` is the weight, or what stands for it so that backward is called.
+    Single rows of a module of bags are as wide as they are added up. `leaf` is the weight, or what stands for it so that backward is called.
     """
 
     @staticmethod
@@ -173,9 +173,11 @@ def look_up(
     """Return the rows of ids, or a row for each bag: by default for a module of bags."""
     table = module._table_of(leaf if module.optimizer is None else None)
     if not (hasattr(module, "mode") if bags is None else bags):
-        return as_tensor(table.lookup(as_array(ids, "input")))
-    found = read_bags(ids, offsets, weights, module.include_last_offset)
-    return as_tensor(table._pool(found, combiner=module.mode, padding_id=module.padding_idx))
+        small = hasattr(module, "mode") and table.dtype.itemsize == 2
+        found = table.lookup(as_array(ids, "input"), dtype=np.float32 if small else None)
+        return as_tensor(found)
+    given = read_bags(ids, offsets, weights, module.include_last_offset)
+    return as_tensor(table._pool(given, combiner=module.mode, padding_id=module.padding_idx))
 
 
 def as_gradient(

@@ -231,7 +231,7 @@ def _pool_outside(
 
 def _composed_pool(shards: list[Any], reading: Reading, bags: Bags, numbers: Any) -> Any:
     """The same by torch's operations; `numbers` are the weights that require a gradient."""
-    first, rows = shards[0], _composed.Rows(reading.partition, reading.sparse)
+    first, rows = shards[0], _composed.Rows(reading.partition, reading.sparse, wide=True)
     check_combiner(reading.combiner)
     default = as_default(reading.default_id, len(reading))
     weights = numbers
@@ -250,7 +250,7 @@ def _composed_pool(shards: list[Any], reading: Reading, bags: Bags, numbers: Any
 
     def read(ids: Any) -> Any:
         found = _composed.look_up(shards, ids, rows, reading.out_of_range)
-        found = _composed.widened(found.reshape(len(ids), first.shape[1:].numel()))
+        found = found.reshape(len(ids), first.shape[1:].numel())
         if reading.max_norm is None:
             return found
         return _composed.clipped(found, reading.max_norm)

@@ -96,13 +96,15 @@ class TableModule(Trained):
         return LookUp.apply(leaf, ids, offsets, weights, self, bags)
 
     @torch.compiler.disable
-    def _look_up_composed(self, leaf: Any, ids: Any) -> Any:
+    def _look_up_composed(self, leaf: Any, ids: Any, wide: bool = False) -> Any:
         """Rows of ids by torch's operations, where the kernels do not read them."""
         rows = _composed.Rows(
             Partition.mod(self.num_embeddings, 1),
             self.sparse,
             self.padding_idx,
             self.scale_grad_by_freq,
+            wide,
+            leaf if leaf.is_leaf and leaf.requires_grad else None,
         )
         return _composed.look_up([leaf], ids, rows)
 
