@@ -121,7 +121,8 @@ def test_what_is_not_contiguous(mode, last):
     agree(modules, ids, offsets, up=one)
     rows = torch.randn(3, 10, dtype=torch.float64).T
     pair = [
-        kind.from_pretrained(rows, freeze=False, mode=mode) for kind in (EmbeddingBag, nn.EmbeddingBag)
+        kind.from_pretrained(rows, freeze=False, mode=mode)
+        for kind in (EmbeddingBag, nn.EmbeddingBag)
     ]
     agree(pair, ids.reshape(3, 4).T)
 
@@ -157,8 +158,12 @@ def test_weights_of_samples_are_torchs(last, padding_idx, tracked):
         torch.testing.assert_close(*(w.grad for w in weights))
     batch = torch.randint(0, 10, (3, 4))
     heavy = torch.rand(3, 4, dtype=torch.float64)
-    agree(modules[:1] + modules[1:], batch.reshape(-1), torch.tensor([0, 4, 8, 12][: 3 + last]),
-          per_sample_weights=heavy.reshape(-1))
+    agree(
+        modules[:1] + modules[1:],
+        batch.reshape(-1),
+        torch.tensor([0, 4, 8, 12][: 3 + last]),
+        per_sample_weights=heavy.reshape(-1),
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -54,7 +54,9 @@ def cut(whole, strategy, count):
     if isinstance(strategy, Partition):
         ends = strategy.boundaries
         return [whole[a:b] for a, b in itertools.pairwise(ends)]
-    return [whole[k::count] for k in range(count)] if strategy == "mod" else whole.tensor_split(count)
+    return (
+        [whole[k::count] for k in range(count)] if strategy == "mod" else whole.tensor_split(count)
+    )
 
 
 def learning(whole, strategy, count):
@@ -74,7 +76,9 @@ def test_tensorflows_gradients(k, sparse, way):
     whole = ((torch.arange(count) * 37 % 101 - 50) / 8).double().reshape(7, *case["row"])
     shards = learning(whole, case["args"]["partition_strategy"], case["shards"])
     weights = case.get("weights")
-    weights = None if weights is None else torch.tensor(weights, dtype=torch.float64).requires_grad_()
+    weights = (
+        None if weights is None else torch.tensor(weights, dtype=torch.float64).requires_grad_()
+    )
     if case["function"] == "lookup":
         given = [torch.tensor(case["ids"])]
     else:
@@ -111,7 +115,11 @@ def forms(rng, rows, negative=False):
     checked = {"size": (4, 3), "check_invariants": True}
     yield "coo", *(torch.sparse_coo_tensor(places.T, x, **checked) for x in ours), given
     yield "csr", *(torch.sparse_csr_tensor(splits, columns, x, **checked) for x in ours), given
-    yield "nested", *(torch.nested.nested_tensor_from_jagged(x, torch.from_numpy(splits)) for x in ours), given
+    yield (
+        "nested",
+        *(torch.nested.nested_tensor_from_jagged(x, torch.from_numpy(splits)) for x in ours),
+        given,
+    )
     yield "list", *([part for part in x.tensor_split(splits[1:-1].tolist())] for x in ours), given
     yield "numbers", [b.tolist() for b in np.split(ids, splits[1:-1])], ours[1], None
     yield "arrays", *given, given
@@ -379,8 +387,12 @@ def test_what_is_refused(way):
         call(rows, ids, torch.ones(1, 3, requires_grad=True))
     with pytest.raises(BagError):
         call(rows, RaggedIds(torch.tensor([1]), torch.tensor([0, 2])), None)
-    twice = torch.sparse_coo_tensor([[0, 0], [0, 0]], torch.ones(2), (1, 1), check_invariants=True).requires_grad_()
-    double = torch.sparse_coo_tensor([[0, 0], [0, 0]], torch.tensor([1, 1]), (1, 1), check_invariants=True)
+    twice = torch.sparse_coo_tensor(
+        [[0, 0], [0, 0]], torch.ones(2), (1, 1), check_invariants=True
+    ).requires_grad_()
+    double = torch.sparse_coo_tensor(
+        [[0, 0], [0, 0]], torch.tensor([1, 1]), (1, 1), check_invariants=True
+    )
     with pytest.raises(BagError):
         call(rows, double, twice)
 

@@ -1,7 +1,4 @@
-"""How modules over tables learn: bad gradients, files, states, graphs, and a model that sees both."""
-
-import copy
-import io
+"""How modules over tables meet bad gradients and bad ids: nothing changes, or what is asked for."""
 
 import numpy as np
 import pytest
@@ -11,7 +8,6 @@ from torch import nn  # noqa: E402
 
 from shardwise import (  # noqa: E402
     IdOutOfRangeError,
-    OptionError,
     Table,
     TableError,
     optimizers,

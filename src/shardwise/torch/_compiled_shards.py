@@ -13,8 +13,8 @@ from shardwise.torch._tensors import as_array, as_ids
 
 _IDS = "Tensor ids, Tensor? splits, Tensor? weights"
 _HOW = (
-    "str strategy, int[] boundaries, str combiner, float? max_norm, str out_of_range, "
-    "int? default_id, bool skip_negative, bool skip_weightless"
+    "str strategy, str combiner, float? max_norm, str out_of_range, int? default_id, "
+    "bool skip_negative, bool skip_weightless"
 )
 
 
@@ -33,17 +33,15 @@ def read_compiled(
     skip_weightless: bool = False,
 ) -> Any:
     """Return what `Reading.of` returns of these; without splits, of ids that are no bags."""
-    boundaries: list[int] = []
-    if isinstance(strategy, Partition):
-        boundaries = list(strategy.boundaries or ())
-        strategy = strategy.strategy
+    if isinstance(strategy, Partition):  # an operator takes no such thing
+        bounds = strategy.boundaries
+        strategy = strategy.strategy if bounds is None else ",".join([str(b) for b in bounds])
     return _read(
         shards,
         ids,
         splits,
         weights,
         strategy,
-        boundaries,
         combiner,
         max_norm,
         str(out_of_range),
@@ -72,8 +70,8 @@ def _reading(
     return Reading(array, partition, False, combiner, max_norm, policy, *skips)
 
 
-def _as_strategy(strategy: str, boundaries: list[int]) -> str | Partition:
-    return Partition.ranges(boundaries) if boundaries else strategy
+def _as_strategy(strategy: str) -> str | Partition:
+    return Partition.ranges([*map(int, strategy.split(","))]) if "," in strategy else strategy
 
 
 @torch.library.custom_op(
@@ -87,10 +85,9 @@ def _read(
     splits: Any,
     weights: Any,
     strategy: str,
-    boundaries: Any,
     *how: Any,
 ) -> Any:
-    shards, partition = check_shards(list(params), _as_strategy(strategy, boundaries))
+    shards, partition = check_shards(list(params), _as_strategy(strategy))
     return _reading(partition, ids, splits, weights, *how).of(shards)
 
 
@@ -113,12 +110,11 @@ def _gradients(
     splits: Any,
     weights: Any,
     strategy: str,
-    boundaries: Any,
     *how: Any,
 ) -> Any:
-    partition: Any = _as_strategy(strategy, boundaries)
+    partition: Any = _as_strategy(strategy)
     if not isinstance(partition, Partition):
-        partition = Partition(partition, sum(sizes), len(sizes))  # type: ignore[arg-type]
+        partition = Partition(partition, sum(sizes), len(sizes))
     shapes = [(size, *tail) for size in sizes]
     reading = _reading(partition, ids, splits, weights, *how)
     found: list[Any] = reading.gradients(gradient, shapes, [True] * len(shapes))

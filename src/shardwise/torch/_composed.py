@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from shardwise._bag_forms import as_splits
 from shardwise._errors import BagError
 from shardwise._ids import as_policy, out_of_range_error
 from shardwise._norms import as_limit
-from shardwise.torch._functions import mark_coalesced
+from shardwise.torch._functions import Derivative, mark_coalesced
 from shardwise.torch._tensors import is_native
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shardwise._ids import OutOfRange
     from shardwise._partition import Partition
 
@@ -116,7 +117,9 @@ class _Gather(torch.autograd.Function):
             order = torch.argsort(of, stable=True)
             counts = torch.bincount(of, minlength=len(shards)).tolist()
             parts = places[order].split(counts)
-            pieces = [shard.index_select(0, part) for shard, part in zip(shards, parts, strict=True)]
+            pieces = [
+                shard.index_select(0, part) for shard, part in zip(shards, parts, strict=True)
+            ]
             found = torch.cat(pieces).index_select(0, torch.argsort(order))
         found = widened(found) if rows.wide else found
         return found.reshape(ids.shape + found.shape[1:])
@@ -128,34 +131,43 @@ class _Gather(torch.autograd.Function):
         ctx.shapes, ctx.dtype = [shard.shape for shard in shards], shards[0].dtype
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
-        rows, ids = ctx.rows, ctx.saved_tensors[0].reshape(-1)
-        tail = ctx.shapes[0][1:]
-        up = widened(gradient).reshape(len(ids), *tail)
-        if rows.by_frequency:
-            _, places, counts = torch.unique(ids, return_inverse=True, return_counts=True)
-            up = up / counts[places].reshape(-1, *(1,) * len(tail))
-        if rows.padding_id is not None:
-            if rows.sparse:
-                kept = ids != rows.padding_id
-                ids, up = ids[kept], up[kept]
-            else:
-                is_padding = (ids == rows.padding_id).reshape(-1, *(1,) * len(tail))
-                up = up.masked_fill(is_padding, 0)
-        of, places = (None, ids) if len(ctx.shapes) == 1 else _located(ids, rows.partition)
-        found: list[Any] = []
-        for k, shape in enumerate(ctx.shapes):
-            if not ctx.needs_input_grad[2 + k]:
-                found.append(None)
-            elif of is None or of.device.type == "meta":  # there no mask says how many it chooses
-                found.append(_summed(places, up, shape, ctx.dtype, rows.sparse))
-            else:
-                here = of == k
-                found.append(_summed(places[here], up[here], shape, ctx.dtype, rows.sparse))
-        if rows.sparse and rows.leaf is not None and found[0] is not None:
-            mark_coalesced(rows.leaf, found[0])
-        return None, None, *found
+        (ids,), rows, shapes, dtype = ctx.saved_tensors, ctx.rows, ctx.shapes, ctx.dtype
+        wanted = ctx.needs_input_grad[2:]
+
+        def gradients(up: Any) -> tuple[Any, ...]:
+            return tuple(_gradients(up, ids.reshape(-1), rows, shapes, dtype, wanted))
+
+        return None, None, *Derivative.apply(gradients, gradient)
+
+
+def _gradients(
+    up: Any, ids: Any, rows: Rows, shapes: list[Any], dtype: Any, wanted: Sequence[bool]
+) -> list[Any]:
+    """Return a gradient for each shard, None where it is not wanted."""
+    tail = shapes[0][1:]
+    ones = (1,) * len(tail)
+    up = widened(up).reshape(len(ids), *tail)
+    if rows.by_frequency:
+        _, places, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+        up = up / counts[places].reshape(-1, *ones)
+    if rows.padding_id is not None:
+        kept = ids != rows.padding_id
+        if rows.sparse:
+            ids, up = ids[kept], up[kept]
+        else:
+            up = up.masked_fill(~kept.reshape(-1, *ones), 0)
+    if len(shapes) == 1 or ids.device.type == "meta":  # there no mask says how many it chooses
+        found = [_summed(ids, up, shape, dtype, rows.sparse) for shape in shapes]
+    else:
+        of, places = _located(ids, rows.partition)
+        found = []
+        for k, shape in enumerate(shapes):
+            here = of == k
+            found.append(_summed(places[here], up[here], shape, dtype, rows.sparse))
+    if rows.sparse and rows.leaf is not None:
+        mark_coalesced(rows.leaf, found[0])
+    return [one if is_wanted else None for one, is_wanted in zip(found, wanted, strict=True)]
 
 
 def _located(ids: Any, partition: Partition) -> tuple[Any, Any]:
@@ -268,7 +280,9 @@ def runs_of(ids: Any, offsets: Any, weights: Any, include_last_offset: bool) -> 
         splits = torch.arange(len(ids) + 1, device=ids.device) * ids.shape[1]
         return Runs.between(ids.reshape(-1), splits, weights)
     if ids.device.type == "meta":
-        return Runs.between(ids, offsets.new_empty(len(offsets) + (not include_last_offset)), weights)
+        return Runs.between(
+            ids, offsets.new_empty(len(offsets) + (not include_last_offset)), weights
+        )
     checked = as_splits(offsets.cpu().numpy(), len(ids), "offsets", closed=include_last_offset)
     return Runs.between(ids, torch.from_numpy(checked).to(ids.device), weights)
 

@@ -17,9 +17,12 @@ def on_host(bags: Any) -> Any:
         if bags.device.type == "meta":
             raise BagError("expected bags of tensors that have numbers, got one on the meta device")
         if bags.is_nested:
-            return _ragged(bags) if bags.layout == torch.jagged else list(map(on_host, bags.unbind()))
+            return (
+                _ragged(bags) if bags.layout == torch.jagged else list(map(on_host, bags.unbind()))
+            )
         if bags.layout == torch.strided:
-            return as_array(bags.detach().cpu(), "bags")
+            # `cpu` would wrap it within torch.func.
+            return as_array(bags if bags.device.type == "cpu" else bags.cpu(), "bags")
         return bags.detach().cpu()
     if hasattr(bags, "row_splits") and hasattr(bags, "values"):
         return RaggedIds(on_host(bags.values), on_host(bags.row_splits))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from shardwise._bags import Bags, as_bags
+from shardwise._errors import OptionError
 from shardwise._table import Table
 from shardwise._update import How
 from shardwise.optimizers import SGD
@@ -91,8 +91,9 @@ def summed(
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return the ids that have a gradient, each once and rising, and the sum of each.
 
-    The ids `padding_id` and `outside` have none; the first is no part of its bag. The sums are made by the kernel of `Table.update`, in the order of positions: SGD with a
-    learning rate of 1 makes them of rows of zeros, with the sign changed.
+    The ids `padding_id` and `outside` have none; the first is no part of its bag. The sums are made
+    by the kernel of `Table.update`, in the order of positions: SGD with a learning rate of 1 makes
+    them of rows of zeros, with the sign changed.
     """
     bags, rows = gradient.bags, gradient.rows
     ids, places = np.unique(bags.values, return_inverse=True)
@@ -144,10 +145,33 @@ def wide(gradient: Any, wanted: Any) -> NDArray[Any]:
     return as_array(gradient.to(dtype).contiguous(), "the gradient")
 
 
+class Derivative(torch.autograd.Function):
+    """What a backward makes of a gradient, which torch.func may have wrapped.
+
+    There are no derivatives of it.
+    """
+
+    @staticmethod
+    def forward(run: Any, gradient: Any) -> Any:
+        return run(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise OptionError(
+            "expected first derivatives of a lookup, got a request for second ones, which have no "
+            "kernel; leave out create_graph=True"
+        )
+
+
 class LookUp(torch.autograd.Function):
     """Rows of ids, or of a module of bags a row for each bag; the weights get no gradient here.
 
-    Single rows of a module of bags are as wide as they are added up. `leaf` is the weight, or what stands for it so that backward is called.
+    Single rows of a module of bags are as wide as they are added up. `leaf` is the weight, or what
+    stands for it so that backward is called.
     """
 
     @staticmethod
@@ -160,11 +184,16 @@ class LookUp(torch.autograd.Function):
         ctx.save_for_backward(ids, offsets, weights)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
         ids, offsets, weights = ctx.saved_tensors
-        found = as_gradient(ctx.module, gradient, ids, offsets, weights, ctx.bags)
-        return ctx.module._receive(found, ctx.leaf), None, None, None, None, None
+
+        def receive(gradient: Any) -> Any:
+            found = as_gradient(ctx.module, gradient, ids, offsets, weights, ctx.bags)
+            return ctx.module._receive(found, ctx.leaf)
+
+        is_parameter = ctx.module.optimizer is None
+        found = Derivative.apply(receive, gradient) if is_parameter else receive(gradient)
+        return found, None, None, None, None, None
 
 
 def look_up(

@@ -90,5 +90,5 @@ def _look_up(
 
 
 def _clipped(rows: Any, ids: Any, max_norm: float) -> Any:
-    flat = rows.reshape(ids.shape + (rows.shape[ids.dim() :].numel(),))
+    flat = rows.reshape(*ids.shape, rows.shape[ids.dim() :].numel())
     return _composed.clipped(flat, max_norm).reshape(rows.shape)

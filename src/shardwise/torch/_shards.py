@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from shardwise._bags import Bags
 from shardwise._errors import OptionError, TableError
 from shardwise._ids import OutOfRange, as_policy
 from shardwise._partition import Partition, as_partition, check_shard_sizes
 from shardwise._table import Table
-from shardwise.torch._functions import Gradient, as_sparse, bag_of, single, summed, wide
+from shardwise.torch._functions import Derivative, Gradient, as_sparse, single, summed, wide
 from shardwise.torch._tensors import as_array, as_tensor, dtype_of
 
 if TYPE_CHECKING:
@@ -155,12 +154,16 @@ class ReadShards(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         reading, *shards = inputs
         ctx.shapes = [shard.shape for shard in shards]
-        ctx.reading = reading.kept() if any(ctx.needs_input_grad[1:]) else None
+        ctx.reading = reading.kept()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
-        return None, *ctx.reading.gradients(gradient, ctx.shapes, ctx.needs_input_grad[1:])
+        reading, shapes, wanted = ctx.reading, ctx.shapes, ctx.needs_input_grad[1:]
+
+        def gradients(up: Any) -> tuple[Any, ...]:
+            return tuple(reading.gradients(up, shapes, wanted))
+
+        return None, *Derivative.apply(gradients, gradient)
 
 
 def check_shards(params: Any, strategy: str | Partition) -> tuple[list[Any], Partition]:

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from shardwise._errors import IdTypeError, OptionError, TableError
+from shardwise._update import TRAINED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_TRAINED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 _through_torch = False  # tests set it, to run on the CPU what other devices run
@@ -40,17 +39,30 @@ def as_array(tensor: Any, name: str) -> NDArray[Any]:
     """Return a tensor as an array of the same memory; bfloat16 as that of ml_dtypes.
 
     Raises:
-        OptionError: it lies on another device.
+        OptionError: it lies on another device, or has no numbers.
     """
     check_device(tensor, name)
-    tensor = tensor.detach()
-    if tensor.dtype != torch.bfloat16:
-        array: NDArray[Any] = tensor.numpy()
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    small = tensor.dtype == torch.bfloat16
+    try:
+        array = _numbers(tensor.view(torch.int16) if small else tensor)
+    except (RuntimeError, TypeError, BufferError) as error:
+        raise OptionError(
+            f"expected {name} as a tensor whose numbers can be read, got one that cannot: {error}"
+        ) from None
+    if not small:
         return array
     import ml_dtypes
 
-    bits: NDArray[Any] = tensor.view(torch.int16).numpy()
-    return bits.view(ml_dtypes.bfloat16)
+    return array.view(ml_dtypes.bfloat16)
+
+
+def _numbers(tensor: Any) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = tensor.numpy()
+    except RuntimeError:  # within torch.func it refuses the plainest tensor
+        array = np.from_dlpack(tensor)
+    return array
 
 
 def as_tensor(array: NDArray[Any]) -> Any:
@@ -99,8 +111,12 @@ def dtype_of(dtype: Any) -> np.dtype[Any]:
     Raises:
         TableError: rows of it cannot be trained.
     """
-    if dtype not in _TRAINED:
-        raise TableError(
-            f"expected a dtype of {', '.join(str(d)[6:] for d in _TRAINED)}, got {dtype}"
-        )
-    return as_array(torch.empty(0, dtype=dtype), "weight").dtype
+    name = str(dtype).removeprefix("torch.")
+    if not isinstance(dtype, torch.dtype) or name not in TRAINED:
+        raise TableError(f"expected a dtype of {', '.join(TRAINED)}, got {dtype}")
+    if dtype == torch.bfloat16:
+        import ml_dtypes
+
+        name = ml_dtypes.bfloat16
+    found: np.dtype[Any] = np.dtype(name)
+    return found

@@ -168,7 +168,9 @@ class TableRows(torch.nn.Module):
 def _as_weight(weight: Any, rows: int | None, dim: int | None, device: Any) -> Any:
     """Return a tensor whose rows lie in one piece each, its own where it is such."""
     if not isinstance(weight, torch.Tensor) or weight.layout != torch.strided:
-        got = f"one of {weight.layout}" if isinstance(weight, torch.Tensor) else type(weight).__name__
+        got = (
+            f"one of {weight.layout}" if isinstance(weight, torch.Tensor) else type(weight).__name__
+        )
         raise TableError(f"expected _weight as a dense tensor, got {got}")
     if weight.dim() != 2 or any(
         n not in (None, m) for n, m in zip((rows, dim), weight.shape, strict=True)
