@@ -42,9 +42,7 @@ def cut(whole, strategy):
 
 
 STRATEGIES = ("mod", "div", Partition.ranges([0, 1, 6, 8]))
-# Made beforehand: within torch.func what is made is wrapped, and its numbers cannot be read.
 SPLITS, WEIGHTS = torch.tensor([0, 2, 2, 6]), torch.arange(6.0).double()
-LIGHT = WEIGHTS - 2
 LOOKUPS = {
     "rows": lambda shards, ids, how: embedding_lookup(shards, ids, how, out_of_range="clamp"),
     "norms": lambda shards, ids, how: embedding_lookup(shards, ids, how, max_norm=1.0),
@@ -60,7 +58,7 @@ LOOKUPS = {
     "safe": lambda shards, ids, how: safe_embedding_lookup_sparse(
         shards,
         RaggedIds(ids, SPLITS),
-        RaggedIds(LIGHT, SPLITS),
+        RaggedIds(WEIGHTS - 2, SPLITS),
         default_id=5,
         partition_strategy=how,
     ),
@@ -152,6 +150,30 @@ def test_a_module_as_a_function_of_its_weight(mode):
     torch.testing.assert_close(gradient, leaf.grad)
     assert torch.equal(module.weight, before)
     assert (module.table.lookup(range(8)) == before.numpy()).all()
+
+
+@pytest.mark.parametrize("mode", [None, "sum", "mean", "max"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradcheck_of_modules_as_functions(mode, weighted):
+    """With weights that are fixed the kernels give the gradients, except those of "max"."""
+    options = {"sparse": False, "dtype": torch.float64, "padding_idx": 2}
+    module = Embedding(6, 2, **options) if mode is None else EmbeddingBag(6, 2, mode=mode, **options)
+    ids = torch.tensor([1, 5, 5, 2, 0])
+    given = (ids,)
+    if mode is not None:
+        given = ids, torch.tensor([0, 3, 3]), torch.rand(5).double() if weighted else None
+
+    def run(weight):
+        return torch.func.functional_call(module, {"weight": weight}, given)
+
+    rows = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    if mode is None:  # the row of padding_idx is read, and has no gradient
+        rows.data[2] = 0
+        expected = torch.zeros(6, 2).double()
+        expected[[0, 1]], expected[5] = 1, 2
+        assert torch.equal(torch.autograd.grad(run(rows).sum(), rows)[0], expected)
+    else:
+        assert torch.autograd.gradcheck(run, rows)
 
 
 @pytest.mark.parametrize("call", LOOKUPS.values(), ids=LOOKUPS)

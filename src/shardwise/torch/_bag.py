@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise._errors import BagError, OptionError
-from shardwise.torch._composed import clipped, combine, runs_of
+from shardwise.torch._combine import clipped, combine, runs_of
 from shardwise.torch._functions import LookUp
 from shardwise.torch._module import TableModule
 from shardwise.torch._state import dtype_of_table

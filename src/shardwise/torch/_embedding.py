@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shardwise.torch._composed import clipped
+from shardwise.torch._combine import clipped
 from shardwise.torch._module import TableModule
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ def on_host(bags: Any) -> Any:
                 _ragged(bags) if bags.layout == torch.jagged else list(map(on_host, bags.unbind()))
             )
         if bags.layout == torch.strided:
-            # `cpu` would wrap it within torch.func.
-            return as_array(bags if bags.device.type == "cpu" else bags.cpu(), "bags")
+            return as_array(bags.detach().cpu(), "bags")
         return bags.detach().cpu()
     if hasattr(bags, "row_splits") and hasattr(bags, "values"):
         return RaggedIds(on_host(bags.values), on_host(bags.row_splits))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise.torch import _composed
+from shardwise.torch._combine import clipped
 from shardwise.torch._compiled_shards import read_compiled
 from shardwise.torch._shards import Reading, ReadShards, check_shards
 from shardwise.torch._tensors import as_array, as_ids, is_native
@@ -91,4 +92,4 @@ def _look_up(
 
 def _clipped(rows: Any, ids: Any, max_norm: float) -> Any:
     flat = rows.reshape(*ids.shape, rows.shape[ids.dim() :].numel())
-    return _composed.clipped(flat, max_norm).reshape(rows.shape)
+    return clipped(flat, max_norm).reshape(rows.shape)

@@ -10,6 +10,7 @@ from shardwise._bags import RaggedIds, as_bags
 from shardwise._lookup_sparse import rows_of_tensorflow
 from shardwise._pool import as_default, check_combiner
 from shardwise.torch import _composed
+from shardwise.torch._combine import Runs, clipped, combine
 from shardwise.torch._compiled_shards import read_compiled
 from shardwise.torch._forms import numbers_of, on_host
 from shardwise.torch._shards import Reading, ReadShards, check_shards
@@ -242,7 +243,7 @@ def _composed_pool(shards: list[Any], reading: Reading, bags: Bags, numbers: Any
     ids = as_tensor(bags.values).to(first.device)
     ids = ids if ids.dtype == torch.uint64 else ids.long()
     splits = torch.from_numpy(bags.offsets).to(first.device)
-    runs = _composed.Runs.between(ids, splits, weights)
+    runs = Runs.between(ids, splits, weights)
     if reading.skip_negative and ids.dtype != torch.uint64:
         runs = runs.only(runs.ids >= 0)
     if reading.skip_weightless and runs.weights is not None:
@@ -253,9 +254,9 @@ def _composed_pool(shards: list[Any], reading: Reading, bags: Bags, numbers: Any
         found = found.reshape(len(ids), first.shape[1:].numel())
         if reading.max_norm is None:
             return found
-        return _composed.clipped(found, reading.max_norm)
+        return clipped(found, reading.max_norm)
 
-    found = _composed.combine(read(runs.ids), runs, reading.combiner)
+    found = combine(read(runs.ids), runs, reading.combiner)
     if default is not None:
         empty = torch.bincount(runs.of, minlength=runs.count)[:, None] == 0
         found = torch.where(empty, read(torch.full((1,), default, device=first.device)), found)

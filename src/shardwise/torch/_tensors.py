@@ -60,7 +60,10 @@ def as_array(tensor: Any, name: str) -> NDArray[Any]:
 def _numbers(tensor: Any) -> NDArray[Any]:
     try:
         array: NDArray[Any] = tensor.numpy()
-    except RuntimeError:  # within torch.func it refuses the plainest tensor
+    except RuntimeError:  # within torch.func, which wraps what is made there
+        functorch = torch._C._functorch
+        while functorch.is_gradtrackingtensor(tensor):
+            tensor = functorch.get_unwrapped(tensor)
         array = np.from_dlpack(tensor)
     return array
 
