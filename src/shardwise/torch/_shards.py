@@ -83,13 +83,17 @@ class Reading:
         combiner = self.combiner if isinstance(self.ids, Bags) else None
         unique, sums = summed(Gradient(bags, combiner, rows), None, outside=partition.num_rows)
         where, places = partition.locate(unique)
+        table = Table.from_array(sums)
         found: list[Any] = []
         for k, shape in enumerate(shapes):
             if not wanted[k]:
                 found.append(None)
                 continue
-            here = where == k
-            values = sums[here].reshape(-1, *tail)
+            # A slice where shards are runs of ids; the kernel gathers the rows of others.
+            here = np.flatnonzero(where == k)
+            whole = len(here) and here[-1] - here[0] == len(here) - 1
+            values = sums[here[0] : here[-1] + 1] if whole else table.lookup(here)
+            values = values.reshape(len(here), *tail)
             one = as_sparse(places[here], values, tuple(shape), up.dtype)
             found.append(one if self.sparse else one.to_dense())
         return found
