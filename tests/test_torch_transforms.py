@@ -157,7 +157,9 @@ def test_a_module_as_a_function_of_its_weight(mode):
 def test_gradcheck_of_modules_as_functions(mode, weighted):
     """With weights that are fixed the kernels give the gradients, except those of "max"."""
     options = {"sparse": False, "dtype": torch.float64, "padding_idx": 2}
-    module = Embedding(6, 2, **options) if mode is None else EmbeddingBag(6, 2, mode=mode, **options)
+    module = (
+        Embedding(6, 2, **options) if mode is None else EmbeddingBag(6, 2, mode=mode, **options)
+    )
     ids = torch.tensor([1, 5, 5, 2, 0])
     given = (ids,)
     if mode is not None:
