@@ -337,3 +337,18 @@ def test_modules_of_shapes_alone():
     bag = EmbeddingBag(10, 3, device="meta", include_last_offset=True)
     offsets = torch.zeros(3, dtype=torch.int64, device="meta")
     assert bag(ids.reshape(-1), offsets).shape == (2, 3)
+
+
+def test_rows_that_train_themselves_stay_where_they_are():
+    with torch.device("meta"):
+        model = nn.Sequential(EmbeddingBag(6, 3, mode="sum", optimizer=optimizers.SGD(1.0)))
+    model.to("meta")
+    before = model[0].weight.clone()
+    assert before.device.type == "cpu"
+    model(torch.tensor([[1, 2, 2]], device="cpu")).sum().backward()
+    assert (before - model[0].weight)[:, 0].round().tolist() == [0, 1, 2, 0, 0, 0]
+    with pytest.raises(OptionError, match="ids that have numbers"):
+        model(torch.zeros(1, 2, dtype=torch.int64, device="meta"))
+    with pytest.raises(OptionError, match="device of the ids"):
+        weights = torch.ones(1, 2, device="meta")
+        model[0](torch.tensor([[1, 2]]), per_sample_weights=weights)

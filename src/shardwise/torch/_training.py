@@ -31,7 +31,9 @@ class Trained(TableRows):
         self.learning_rate, self.grad_scale, self.nonfinite = None, 1.0, nonfinite
         self.skipped = 0
         self._held: list[Gradient] | None = None
-        self._stand_in, self._nothing = torch.empty(0, requires_grad=True), torch.empty(0)
+        # On the CPU as the rows are, whatever torch's default device is.
+        self._nothing = torch.empty(0, device="cpu")
+        self._stand_in = torch.empty(0, device="cpu", requires_grad=True)
         if self.optimizer is not None:
             self.frozen = freeze
 
