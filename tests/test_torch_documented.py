@@ -349,6 +349,6 @@ def test_rows_that_train_themselves_stay_where_they_are():
     assert (before - model[0].weight)[:, 0].round().tolist() == [0, 1, 2, 0, 0, 0]
     with pytest.raises(OptionError, match="ids that have numbers"):
         model(torch.zeros(1, 2, dtype=torch.int64, device="meta"))
+    weights = torch.ones(1, 2, device="meta")
     with pytest.raises(OptionError, match="device of the ids"):
-        weights = torch.ones(1, 2, device="meta")
         model[0](torch.tensor([[1, 2]]), per_sample_weights=weights)
