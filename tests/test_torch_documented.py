@@ -306,6 +306,9 @@ def test_constructors_that_are_refused():
         for bad in (10, -11):
             with pytest.raises(OptionError, match="padding_idx"):
                 kind(10, 3, padding_idx=bad)
+        for bad in ("big", float("nan"), [1.0]):
+            with pytest.raises(OptionError, match="max_norm"):
+                kind(10, 3, max_norm=bad)
         with pytest.raises(TableError, match="_weight"):
             kind(10, 3, _weight=torch.ones(10, 4))
         with pytest.raises(TableError, match="dense tensor"):

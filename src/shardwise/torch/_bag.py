@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise._errors import BagError, OptionError
+from shardwise.torch._autograd import call
 from shardwise.torch._combine import clipped, combine, runs_of
 from shardwise.torch._functions import LookUp
 from shardwise.torch._module import TableModule
@@ -148,11 +149,11 @@ class EmbeddingBag(TableModule):
             runs = runs.only(runs.ids != self.padding_idx)
         # As wide as they are added up, and their gradients too.
         if self._is_native():
-            rows = LookUp.apply(leaf, runs.ids, None, None, self, False)
+            rows = call(LookUp, leaf, runs.ids, None, None, self, False)
         else:
             rows = self._look_up_composed(leaf, runs.ids, wide=True)
         if self.max_norm is not None:
-            rows = clipped(rows, float(self.max_norm), float(self.norm_type))
+            rows = clipped(rows, self.max_norm, self.norm_type)
         dtype = leaf.dtype if self.optimizer is None else dtype_of_table(self.table)
         return combine(rows, runs, self.mode).to(dtype)
 

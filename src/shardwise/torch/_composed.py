@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise._ids import as_policy, out_of_range_error
+from shardwise.torch._autograd import call, derivative
 from shardwise.torch._combine import widened
-from shardwise.torch._functions import Derivative, mark_coalesced
+from shardwise.torch._functions import mark_coalesced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ def look_up(
     if rows.partition.num_rows == 0:  # there is no row to stand in for another
         empty = shards[0].new_zeros((*ids.shape, *shards[0].shape[1:]))
         return widened(empty) if rows.wide else empty
-    looked_up = _Gather.apply(found, rows, *shards)
+    looked_up = call(_Gather, found, rows, *shards)
     if missing is None:
         return looked_up
     return looked_up.masked_fill(missing.reshape(missing.shape + (1,) * (shards[0].dim() - 1)), 0)
@@ -131,7 +132,7 @@ class _Gather(torch.autograd.Function):
         def gradients(up: Any) -> tuple[Any, ...]:
             return tuple(_gradients(up, ids.reshape(-1), rows, shapes, dtype, wanted))
 
-        return None, None, *Derivative.apply(gradients, gradient)
+        return None, None, *derivative(gradients, gradient)
 
 
 def _gradients(

@@ -124,4 +124,4 @@ class Embedding(TableModule):
             rows = self._look_up_composed(self._leaf(), ids)
         if self.max_norm is None:
             return rows
-        return clipped(rows, float(self.max_norm), float(self.norm_type))
+        return clipped(rows, self.max_norm, self.norm_type)

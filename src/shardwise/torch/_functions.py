@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from shardwise._bags import Bags, as_bags
-from shardwise._errors import OptionError
 from shardwise._table import Table
 from shardwise._update import How
 from shardwise.optimizers import SGD
+from shardwise.torch._autograd import derivative
 from shardwise.torch._tensors import as_array, as_tensor
 
 if TYPE_CHECKING:
@@ -145,28 +145,6 @@ def wide(gradient: Any, wanted: Any) -> NDArray[Any]:
     return as_array(gradient.to(dtype).contiguous(), "the gradient")
 
 
-class Derivative(torch.autograd.Function):
-    """What a backward makes of a gradient, which torch.func may have wrapped.
-
-    There are no derivatives of it.
-    """
-
-    @staticmethod
-    def forward(run: Any, gradient: Any) -> Any:
-        return run(gradient)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise OptionError(
-            "expected first derivatives of a lookup, got a request for second ones, which have no "
-            "kernel; leave out create_graph=True"
-        )
-
-
 class LookUp(torch.autograd.Function):
     """Rows of ids, or of a module of bags a row for each bag; the weights get no gradient here.
 
@@ -192,7 +170,7 @@ class LookUp(torch.autograd.Function):
             return ctx.module._receive(found, ctx.leaf)
 
         is_parameter = ctx.module.optimizer is None
-        found = Derivative.apply(receive, gradient) if is_parameter else receive(gradient)
+        found = derivative(receive, gradient) if is_parameter else receive(gradient)
         return found, None, None, None, None, None
 
 

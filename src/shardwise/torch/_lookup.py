@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise.torch import _composed
+from shardwise.torch._autograd import call
 from shardwise.torch._combine import clipped
 from shardwise.torch._compiled_shards import read_compiled
 from shardwise.torch._shards import Reading, ReadShards, check_shards
@@ -84,7 +85,7 @@ def _look_up(
     ids = as_ids(ids, "ids", shards[0].device)
     if is_native(shards[0]):
         reading = Reading(as_array(ids, "ids"), partition, sparse, out_of_range=out_of_range)
-        rows = ReadShards.apply(reading, *shards)
+        rows = call(ReadShards, reading, *shards)
     else:
         rows = _composed.look_up(shards, ids, _composed.Rows(partition, sparse), out_of_range)
     return rows if max_norm is None else _clipped(rows, ids, max_norm)

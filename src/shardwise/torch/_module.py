@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shardwise._errors import OptionError, TableError
+from shardwise._norms import as_limit
 from shardwise._partition import Partition
 from shardwise.torch import _composed
+from shardwise.torch._autograd import call
 from shardwise.torch._compiled import compiled_look_up
 from shardwise.torch._functions import LookUp
 from shardwise.torch._state import optimizer_state, restore, whole
@@ -41,6 +43,7 @@ class TableModule(Trained):
         nonfinite: str,
         **where: Any,
     ) -> None:
+        as_limit(max_norm)  # says what one is
         self.max_norm, self.norm_type = max_norm, norm_type
         self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
         self._set_up_rows(rows, dim, freeze=freeze, **where)
@@ -83,7 +86,7 @@ class TableModule(Trained):
 
     def _look_up(self, leaf: Any, ids: Any, offsets: Any, weights: Any, bags: bool) -> Any:
         if not torch.compiler.is_compiling():
-            return LookUp.apply(leaf, ids, offsets, weights, self, bags)
+            return call(LookUp, leaf, ids, offsets, weights, self, bags)
         if self.optimizer is None and leaf.requires_grad and torch.is_grad_enabled():
             return self._look_up_outside(leaf, ids, offsets, weights, bags)
         leaf = self._nothing if leaf is None else leaf
@@ -93,7 +96,7 @@ class TableModule(Trained):
     def _look_up_outside(self, *what: Any) -> Any:
         """Outside of a compiled graph, which holds no sparse gradients."""
         leaf, ids, offsets, weights, bags = what
-        return LookUp.apply(leaf, ids, offsets, weights, self, bags)
+        return call(LookUp, leaf, ids, offsets, weights, self, bags)
 
     @torch.compiler.disable
     def _look_up_composed(self, leaf: Any, ids: Any, wide: bool = False) -> Any:

@@ -14,7 +14,8 @@ from shardwise._errors import OptionError, TableError
 from shardwise._ids import OutOfRange, as_policy
 from shardwise._partition import Partition, as_partition, check_shard_sizes
 from shardwise._table import Table
-from shardwise.torch._functions import Derivative, Gradient, as_sparse, single, summed, wide
+from shardwise.torch._autograd import derivative
+from shardwise.torch._functions import Gradient, as_sparse, single, summed, wide
 from shardwise.torch._tensors import as_array, as_tensor, dtype_of
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class ReadShards(torch.autograd.Function):
         def gradients(up: Any) -> tuple[Any, ...]:
             return tuple(reading.gradients(up, shapes, wanted))
 
-        return None, *Derivative.apply(gradients, gradient)
+        return None, *derivative(gradients, gradient)
 
 
 def check_shards(params: Any, strategy: str | Partition) -> tuple[list[Any], Partition]:

@@ -10,6 +10,7 @@ from shardwise._bags import RaggedIds, as_bags
 from shardwise._lookup_sparse import rows_of_tensorflow
 from shardwise._pool import as_default, check_combiner
 from shardwise.torch import _composed
+from shardwise.torch._autograd import call
 from shardwise.torch._combine import Runs, clipped, combine
 from shardwise.torch._compiled_shards import read_compiled
 from shardwise.torch._forms import numbers_of, on_host
@@ -226,7 +227,7 @@ def _pool_outside(
     weighted = numbers is not None and numbers.requires_grad
     beyond_kernels = learns and (reading.max_norm is not None or reading.combiner == "max")
     if is_native(shards[0]) and not weighted and not beyond_kernels:
-        return ReadShards.apply(reading, *shards)
+        return call(ReadShards, reading, *shards)
     return _composed_pool(shards, reading, bags, numbers if weighted else None)
 
 
