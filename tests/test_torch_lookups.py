@@ -39,6 +39,7 @@ CALLS = {
     "plain": embedding_lookup_sparse,
     "safe": safe_embedding_lookup_sparse,
 }
+SEEDS = 150
 COMBINERS = ("sum", "mean", "sqrtn", "max")
 POLICIES = ("error", "zeros", "clamp", "wrap", 3)
 
@@ -65,7 +66,7 @@ def learning(whole, strategy, count):
 
 def close(got, expected, bound=1e-12):
     got, expected = torch.as_tensor(got).detach(), torch.as_tensor(expected).detach()
-    torch.testing.assert_close(got, expected, rtol=bound, atol=bound)
+    torch.testing.assert_close(got, expected, rtol=bound, atol=bound, equal_nan=True)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -213,6 +214,60 @@ def test_policies_are_numpys(policy, dtype, strategy, way):
         lost = whole.numpy() - trained.lookup(range(5))
         for shard, part in zip(shards, cut(torch.from_numpy(lost), strategy, 3), strict=True):
             close(shard.grad, part)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_kernels_and_torch_agree(seed, monkeypatch):
+    """Options by chance, all at once: what the two ways give, and what NumPy's functions give."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    rows, count = int(rng.integers(1, 9)), int(rng.integers(1, 4))
+    strategy = rng.choice(["mod", "div"])
+    tail = [(3,), (2, 2), ()][rng.integers(3)]
+    whole = torch.randn(rows, *tail, dtype=torch.float64)
+    lengths = rng.integers(0, 4, rng.integers(1, 7))
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    safe, policy = rng.random() < 0.5, rng.choice(["zeros", "clamp", "wrap", "row"])
+    ids = rng.integers(-3, rows + 4, splits[-1])
+    weights = None
+    if rng.random() < 0.6:
+        weights = rng.choice([0.5, 1.0, 2.0, -1.0, 0.0], splits[-1])
+        if safe and rng.random() < 0.3:
+            weights[rng.random(splits[-1]) < 0.3] = np.nan
+    options = {
+        "combiner": str(rng.choice(COMBINERS)),
+        "max_norm": [None, 1.0, 0.0, -1.0][rng.integers(4)],
+        "out_of_range": rows - 1 if policy == "row" else str(policy),
+        "partition_strategy": str(strategy),
+        "like_tensorflow": bool(rng.random() < 0.3),
+    }
+    if safe and rng.random() < 0.6:
+        options["default_id"] = int(rng.integers(0, rows))
+    name, found = "safe" if safe else "plain", []
+    arrays = RaggedIds(ids, splits), None if weights is None else RaggedIds(weights, splits)
+    numpy = getattr(shardwise, ("safe_" if safe else "") + "embedding_lookup_sparse")
+    expected = numpy(
+        whole.numpy() if count == 1 else [p.numpy() for p in cut(whole, strategy, count)],
+        *arrays,
+        **options,
+    )
+    for through, tracked in ((False, False), (False, True), (True, False), (True, True)):
+        monkeypatch.setattr(_tensors, "_through_torch", through)
+        shards = learning(whole, strategy, count)
+        given, leaf = [RaggedIds(torch.from_numpy(ids), torch.from_numpy(splits)), None], None
+        if weights is not None:
+            leaf = torch.tensor(weights).requires_grad_(tracked)
+            given[1] = RaggedIds(leaf, torch.from_numpy(splits))
+        out = CALLS[name](shards, *given, **options, sparse=bool(rng.random() < 0.5))
+        close(out, expected)
+        up = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).reshape(out.shape)
+        out.backward(up)
+        found.append((leaf, [shard.grad.to_dense() for shard in shards]))
+    for leaf, gradients in found[1:]:
+        for got, wanted in zip(gradients, found[0][1], strict=True):
+            close(got, wanted)
+        if leaf is not None and leaf.requires_grad:
+            close(leaf.grad, found[1][0].grad)
 
 
 @pytest.mark.parametrize("combiner", COMBINERS)

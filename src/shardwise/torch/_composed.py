@@ -41,9 +41,7 @@ class Rows:
     leaf: Any = None
 
 
-def look_up(
-    shards: list[Any], ids: Any, rows: Rows, out_of_range: OutOfRange = "error", kept: Any = None
-) -> Any:
+def look_up(shards: list[Any], ids: Any, rows: Rows, out_of_range: OutOfRange = "error") -> Any:
     """Return the rows of ids: a tensor of shape `ids.shape + shards[0].shape[1:]`.
 
     Args:
@@ -51,13 +49,12 @@ def look_up(
         ids: integers on that device.
         rows: how the shards are cut.
         out_of_range: what an id outside the table does.
-        kept: of the shape of `ids`: where it is false, an id may be anything, and gives any row.
 
     Raises:
         IdOutOfRangeError: an id is outside the table.
         OptionError: `out_of_range` is no policy.
     """
-    found, missing = _settled(ids, rows.partition.num_rows, out_of_range, kept)
+    found, missing = _settled(ids, rows.partition.num_rows, out_of_range)
     if rows.partition.num_rows == 0:  # there is no row to stand in for another
         empty = shards[0].new_zeros((*ids.shape, *shards[0].shape[1:]))
         return widened(empty) if rows.wide else empty
@@ -67,16 +64,13 @@ def look_up(
     return looked_up.masked_fill(missing.reshape(missing.shape + (1,) * (shards[0].dim() - 1)), 0)
 
 
-def _settled(ids: Any, size: int, out_of_range: OutOfRange, kept: Any) -> tuple[Any, Any]:
+def _settled(ids: Any, size: int, out_of_range: OutOfRange) -> tuple[Any, Any]:
     """Return int64 ids of rows, and where there is a row of zeros instead, or None."""
     policy, stand_in = as_policy(out_of_range, size)
     # What is 2**63 and more as uint64 is negative here, and larger than all.
     beyond = ids.to(torch.int64) < 0 if ids.dtype == torch.uint64 else None
     found = ids.to(torch.int64)
     outside = (found < 0) | (found >= size)
-    if kept is not None:
-        outside &= kept
-        found = torch.where(kept, found, 0)
     if policy == "error":
         if ids.device.type != "meta" and outside.any():
             position = int(outside.reshape(-1).to(torch.uint8).argmax())
