@@ -15,7 +15,6 @@ from shardwise.torch._state import dtype_of_table
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
-    from shardwise._table import Table
     from shardwise.optimizers import Optimizer
 
 _MODES = ("sum", "mean", "max")
@@ -77,7 +76,7 @@ class EmbeddingBag(TableModule):
         *,
         _freeze: bool = False,
         optimizer: Optimizer | None = None,
-        table: Table | None = None,
+        table: Any = None,
         partition: str | Partition = "mod",
         shards: int = 1,
         nonfinite: str = "error",

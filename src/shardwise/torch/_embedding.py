@@ -9,7 +9,6 @@ from shardwise.torch._module import TableModule
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
-    from shardwise._table import Table
     from shardwise.optimizers import Optimizer
 
 
@@ -40,8 +39,9 @@ class Embedding(TableModule):
         device: where `weight` is; with an optimizer the CPU, or None.
         dtype: float16, bfloat16, float32 or float64.
         optimizer: None, or a value of `shardwise.optimizers`.
-        table: the rows: in memory, or opened with mode "r+" to be trained in place. With
-            `optimizer=None` it has one shard, in memory or of mode "c".
+        table: the rows, a `Table` or a `DistributedTable`: in memory, or opened with mode "r+"
+            to be trained in place. With `optimizer=None` it has one shard, in memory or of mode
+            "c".
         partition: how the rows are cut, where there is no table.
         shards: into how many shards.
         nonfinite: what NaN or infinity in a gradient does where there is an optimizer: with "error"
@@ -80,7 +80,7 @@ class Embedding(TableModule):
         dtype: Any = None,
         *,
         optimizer: Optimizer | None = None,
-        table: Table | None = None,
+        table: Any = None,
         partition: str | Partition = "mod",
         shards: int = 1,
         nonfinite: str = "error",

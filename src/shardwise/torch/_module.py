@@ -9,6 +9,7 @@ import torch
 from shardwise._errors import OptionError, TableError
 from shardwise._norms import as_limit
 from shardwise._partition import Partition
+from shardwise._table import Table
 from shardwise.torch import _composed
 from shardwise.torch._autograd import call
 from shardwise.torch._compiled import compiled_look_up
@@ -115,7 +116,11 @@ class TableModule(Trained):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.optimizer is None:
             return
-        table = self.table
+        table: Any = self.table
+        if not isinstance(table, Table):  # rows of many ranks: see DistributedTable.state_dict
+            for key, value in table.state_dict(self.optimizer).items():
+                destination[prefix + key] = value
+            return
         destination[prefix + "weight"] = whole(table)
         extra = optimizer_state(table)
         if extra is not None:
@@ -132,7 +137,11 @@ class TableModule(Trained):
         error_msgs: list[str],
     ) -> None:
         weight, extra = state_dict.get(prefix + "weight"), state_dict.get(prefix + _EXTRA)
-        if self.optimizer is not None:
+        own = {} if self.optimizer is None or isinstance(self._table, Table) else state_dict
+        spread = {key[len(prefix) :]: own[key] for key in own if key.startswith(prefix)}
+        if spread:
+            state_dict = {key: own[key] for key in own if not key.startswith(prefix)}
+        elif self.optimizer is not None:
             # Not torch's to load: taken out of what it sees.
             state_dict = {
                 key: value
@@ -154,6 +163,12 @@ class TableModule(Trained):
             return
         if weight is None:
             missing_keys.append(prefix + "weight")
+            return
+        if spread:
+            try:
+                self._table.load_state_dict(spread)
+            except (KeyError, ValueError, RuntimeError) as error:
+                error_msgs.append(f"{prefix}weight: {error}")
             return
         wanted = (self.num_embeddings, self.embedding_dim)
         if tuple(weight.shape) != wanted:

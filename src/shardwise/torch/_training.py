@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from shardwise._errors import OptionError
+from shardwise._table import Table
 from shardwise._update import How, with_rate
 from shardwise.torch._functions import Gradient, as_sparse, joined, mark_coalesced, summed
 from shardwise.torch._weight import TableRows
@@ -29,6 +30,15 @@ class Trained(TableRows):
                 f"{nonfinite!r:.40}"
             )
         self.learning_rate, self.grad_scale, self.nonfinite = None, 1.0, nonfinite
+        if (
+            nonfinite == "skip"
+            and self.optimizer is not None
+            and not isinstance(self._table, Table)
+        ):
+            raise OptionError(
+                "expected nonfinite='error' or 'propagate' with a distributed table, got 'skip': "
+                "ranks would leave out different steps"
+            )
         self.skipped = 0
         self._held: list[Gradient] | None = None
         # On the CPU as the rows are, whatever torch's default device is.
