@@ -8,6 +8,7 @@ SUITES = {
     "store": "files: text and binary vectors, opening, cold lookups, writes in place",
     "pool": "bags of rows: sums, weighted means, shards, sparse ids, real baskets",
     "train": "bags, forward, backward and update: SGD, Adagrad, row-wise Adagrad, Adam",
+    "gradients": "sparse lookups of tensors, forward and backward: one tensor and shards",
     "sweep": "ratios against size: ids, dimension, shards, skew, size of the table",
     "words": "tokens: ids, vectors, nearest neighbours, analogies, counting a text",
 }

@@ -72,7 +72,7 @@ def embedding_lookup_sparse(
     table = _as_table(params, partition_strategy)
     bags = as_bags(sp_ids, weights=sp_weights)
     return table._pool(
-        _rows_of_tensorflow(bags) if like_tensorflow else bags,
+        rows_of_tensorflow(bags) if like_tensorflow else bags,
         combiner="mean" if combiner is None else combiner,
         max_norm=max_norm,
         out_of_range=out_of_range,
@@ -146,7 +146,7 @@ def safe_embedding_lookup_sparse(
     )
 
 
-def _rows_of_tensorflow(bags: Bags) -> Bags:
+def rows_of_tensorflow(bags: Bags) -> Bags:
     """One bag for each index of the first axis, as far as there are ids."""
     step = math.prod(bags.lead[1:])
     starts = bags.offsets[::step] if step else np.zeros(1, np.int64)

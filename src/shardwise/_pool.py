@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Combiner: TypeAlias = Literal["sum", "mean", "sqrtn", "max"]
 
-_COMBINERS = ("sum", "mean", "sqrtn", "max")
+COMBINERS = ("sum", "mean", "sqrtn", "max")
 
 
 def pool(
@@ -85,10 +85,7 @@ def pool_task(
         skip_negative: negative ids are no part of their bag.
         skip_weightless: ids with a weight that is not above 0 are no part of their bag.
     """
-    if not is_one_of(combiner, _COMBINERS):
-        raise OptionError(
-            f"expected combiner to be one of {', '.join(map(repr, _COMBINERS))}, got {combiner!r}"
-        )
+    check_combiner(combiner)
     if not layout.has_numbers:
         raise TableError(
             "expected rows of float16, bfloat16, float32, float64, or packed ones, to combine, "
@@ -98,13 +95,7 @@ def pool_task(
     padding = None if padding_id is None else as_id("padding_id", padding_id)
     if padding is not None and padding < 0 and bags.values.dtype.kind == "u":
         padding = None  # there is no such id
-    empty_row = None
-    if default_id is not None:
-        empty_row = as_id("default_id", default_id)
-        if not 0 <= empty_row < num_rows:
-            raise IdOutOfRangeError(
-                f"expected default_id to be the id of one of {num_rows} rows, got {default_id}"
-            )
+    empty_row = as_default(default_id, num_rows)
     weights = bags.weights
     if weights is not None:
         wanted = np.float64 if layout.dtype == np.float64 else np.float32
@@ -125,6 +116,35 @@ def pool_task(
         out,
         name_of(out.dtype),
     )
+
+
+def check_combiner(combiner: object) -> None:
+    """Refuse what is no combiner.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not is_one_of(combiner, COMBINERS):
+        raise OptionError(
+            f"expected combiner to be one of {', '.join(map(repr, COMBINERS))}, got {combiner!r}"
+        )
+
+
+def as_default(default_id: object, num_rows: int) -> int | None:
+    """Return the id whose row empty bags get, or None.
+
+    Raises:
+        OptionError: it is no id.
+        IdOutOfRangeError: it is not one of the table's.
+    """
+    if default_id is None:
+        return None
+    row = as_id("default_id", default_id)
+    if not 0 <= row < num_rows:
+        raise IdOutOfRangeError(
+            f"expected default_id to be the id of one of {num_rows} rows, got {default_id}"
+        )
+    return row
 
 
 def as_id(name: str, value: object) -> int:

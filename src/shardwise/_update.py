@@ -14,7 +14,7 @@ from shardwise._arrays import as_rows
 from shardwise._errors import OptionError, TableError, is_one_of
 from shardwise._ids import OutOfRange, as_policy, out_of_range_error
 from shardwise._norms import is_small_float
-from shardwise._pool import as_id
+from shardwise._pool import as_id, check_combiner
 from shardwise.optimizers import Optimizer, Slot
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Nonfinite: TypeAlias = Literal["error", "propagate"]
 
-_COMBINERS = ("sum", "mean", "sqrtn", "max")
 TRAINED = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -307,11 +306,7 @@ def check_update(
     """
     dtype = shards[0].dtype
     check_trained(dtype)
-    if not is_one_of(how.combiner, _COMBINERS):
-        raise OptionError(
-            "expected combiner to be one of "
-            f"{', '.join(map(repr, _COMBINERS))}, got {how.combiner!r}"
-        )
+    check_combiner(how.combiner)
     if not is_one_of(how.nonfinite, ("error", "propagate")):
         raise OptionError(
             f"expected nonfinite to be 'error' or 'propagate', got {how.nonfinite!r:.40}"

@@ -13,3 +13,5 @@ except ImportError:
 from shardwise.torch._bag import EmbeddingBag as EmbeddingBag
 from shardwise.torch._embedding import Embedding as Embedding
 from shardwise.torch._lookup import embedding_lookup as embedding_lookup
+from shardwise.torch._sparse import embedding_lookup_sparse as embedding_lookup_sparse
+from shardwise.torch._sparse import safe_embedding_lookup_sparse as safe_embedding_lookup_sparse

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from shardwise._errors import BagError, OptionError
-from shardwise.torch._functions import LookUp, bag_of, clipped, read_bags
+from shardwise.torch._autograd import call
+from shardwise.torch._combine import clipped, combine, runs_of
+from shardwise.torch._functions import LookUp
 from shardwise.torch._module import TableModule
-from shardwise.torch._tensors import as_ids
+from shardwise.torch._state import dtype_of_table
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
-    from shardwise._table import Table
     from shardwise.optimizers import Optimizer
 
 _MODES = ("sum", "mean", "max")
@@ -43,6 +43,7 @@ class EmbeddingBag(TableModule):
         table: see `Embedding`.
         partition: see `Embedding`.
         shards: see `Embedding`.
+        nonfinite: see `Embedding`.
 
     Raises:
         TableError: rows that cannot be trained or written to, or of another shape.
@@ -75,9 +76,10 @@ class EmbeddingBag(TableModule):
         *,
         _freeze: bool = False,
         optimizer: Optimizer | None = None,
-        table: Table | None = None,
+        table: Any = None,
         partition: str | Partition = "mod",
         shards: int = 1,
+        nonfinite: str = "error",
     ) -> None:
         super().__init__()
         if mode not in _MODES:
@@ -103,18 +105,8 @@ class EmbeddingBag(TableModule):
             table=table,
             partition=partition,
             shards=shards,
+            nonfinite=nonfinite,
         )
-
-    @classmethod
-    def from_pretrained(cls, embeddings: Any, freeze: bool = True, **options: Any) -> EmbeddingBag:
-        """Make a module of a tensor of shape (rows, dim), whose memory it uses.
-
-        Args:
-            embeddings: the rows.
-            freeze: they do not learn.
-            options: those of the class.
-        """
-        return cls(_weight=embeddings, _freeze=freeze, **options)
 
     def forward(self, input: Any, offsets: Any = None, per_sample_weights: Any = None) -> Any:
         """Return a row for each bag: a tensor of shape (bags, embedding_dim).
@@ -131,56 +123,37 @@ class EmbeddingBag(TableModule):
             IdTypeError: ids or offsets are no integers.
             BagError: they make no bags.
         """
-        ids = as_ids(input)
+        return self._where_rows_are(self._pool, input, offsets, per_sample_weights)
+
+    def _pool(self, ids: Any, offsets: Any, weights: Any) -> Any:
         if ids.dim() == 1 and offsets is None:
             raise BagError("expected offsets with input of one dimension, got none")
         if ids.dim() not in (1, 2):
             raise BagError(f"expected input of one or two dimensions, got {ids.dim()}")
-        offsets = None if offsets is None else as_ids(offsets, "offsets")
-        leaf, weights = self._leaf(), per_sample_weights
+        leaf = self._leaf()
         tracked = torch.is_grad_enabled()
         learns = tracked and leaf is not None and leaf.requires_grad
         weighted = tracked and weights is not None and weights.requires_grad
         # Of the row with the largest value a sparse gradient must know more than the kernels tell.
         largest = learns and self.mode == "max" and self.optimizer is None
-        if self.max_norm is None and not weighted and not largest:
+        if self._is_native() and self.max_norm is None and not weighted and not largest:
             return self._look_up(leaf, ids, offsets, weights, True)
         return self._composed(leaf, ids, offsets, weights)
 
     @torch.compiler.disable
     def _composed(self, leaf: Any, ids: Any, offsets: Any, weights: Any) -> Any:
         """The same by torch's operations on all the rows, which give all gradients."""
-        bags = read_bags(ids, offsets, weights, self.include_last_offset)
-        splits, values = bags.offsets, torch.from_numpy(bags.values.astype(np.int64))
-        if weights is not None:
-            weights = weights.reshape(-1)[: len(values)]
+        runs = runs_of(ids, offsets, weights, self.include_last_offset)
         if self.padding_idx is not None:
-            kept = bags.values != self.padding_idx
-            splits = np.concatenate([[0], np.cumsum(kept)])[splits]
-            chosen = torch.from_numpy(kept)
-            values = values[chosen]
-            weights = None if weights is None else weights[chosen]
-        rows = LookUp.apply(leaf, values, None, None, self, False)
+            runs = runs.only(runs.ids != self.padding_idx)
+        # As wide as they are added up, and their gradients too.
+        if self._is_native():
+            rows = call(LookUp, leaf, runs.ids, None, None, self, False)
+        else:
+            rows = self._look_up_composed(leaf, runs.ids, wide=True)
         if self.max_norm is not None:
-            rows = clipped(rows, float(self.max_norm), float(self.norm_type))
-        dtype = rows.dtype
-        rows = rows.float() if rows.element_size() == 2 else rows
-        if weights is not None:
-            weights = weights.to(rows.dtype)
-            rows = rows * weights[:, None]
-        count = len(splits) - 1
-        if self.mode == "max" and len(values):
-            found = torch.nn.functional.embedding_bag(
-                torch.arange(len(values)), rows, torch.from_numpy(splits[:-1]), mode="max"
-            )
-            return found.to(dtype)
-        places = torch.from_numpy(bag_of(splits))
-        found = rows.new_zeros((count, self.embedding_dim)).index_add(0, places, rows)
-        if self.mode == "mean":
-            if weights is None:
-                weights = rows.new_ones(len(values))
-            sums = rows.new_zeros(count).index_add(0, places, weights)[:, None]
-            found = torch.where(sums == 0, 0.0, found / torch.where(sums == 0, 1.0, sums))
-        return found.to(dtype)
+            rows = clipped(rows, self.max_norm, self.norm_type)
+        dtype = leaf.dtype if self.optimizer is None else dtype_of_table(self.table)
+        return combine(rows, runs, self.mode).to(dtype)
 
     _said = TableModule._said | {"mode": "mean", "include_last_offset": False}

@@ -32,7 +32,7 @@ _IDS = "Tensor ids, Tensor? offsets, Tensor? weights, int key"
 )
 def compiled_look_up(leaf: Any, ids: Any, offsets: Any, weights: Any, key: int) -> Any:
     """Return the rows of ids, or of a module of bags a row for each bag."""
-    return look_up(_modules[key], ids, offsets, weights)
+    return look_up(_modules[key], leaf, ids, offsets, weights)
 
 
 @compiled_look_up.register_fake
@@ -51,7 +51,7 @@ def _(leaf: Any, ids: Any, offsets: Any, weights: Any, key: int) -> Any:
 def _receive(gradient: Any, ids: Any, offsets: Any, weights: Any, key: int) -> Any:
     """Change the rows; return a gradient of the leaf, for what returns nothing is left out."""
     module = _modules[key]
-    module._receive(as_gradient(module, gradient, ids, offsets, weights))
+    module._receive(as_gradient(module, gradient, ids, offsets, weights), None)
     return torch.empty(0)
 
 

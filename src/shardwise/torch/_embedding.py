@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shardwise.torch._functions import clipped
+from shardwise.torch._combine import clipped
 from shardwise.torch._module import TableModule
-from shardwise.torch._tensors import as_ids
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
-    from shardwise._table import Table
     from shardwise.optimizers import Optimizer
 
 
@@ -38,13 +36,17 @@ class Embedding(TableModule):
         sparse: whether the gradient of `weight` is sparse. torch's default is False.
         _weight: the rows, whose memory is used where each lies in one piece.
         _freeze: they do not learn.
-        device: the CPU, or None.
+        device: where `weight` is; with an optimizer the CPU, or None.
         dtype: float16, bfloat16, float32 or float64.
         optimizer: None, or a value of `shardwise.optimizers`.
-        table: the rows: in memory, or opened with mode "r+" to be trained in place. With
-            `optimizer=None` it has one shard, in memory or of mode "c".
+        table: the rows, a `Table` or a `DistributedTable`: in memory, or opened with mode "r+"
+            to be trained in place. With `optimizer=None` it has one shard, in memory or of mode
+            "c".
         partition: how the rows are cut, where there is no table.
         shards: into how many shards.
+        nonfinite: what NaN or infinity in a gradient does where there is an optimizer: with "error"
+            backward raises, with "skip" it leaves out the step and adds 1 to `skipped`, and with
+            "propagate" it changes the rows. No row is changed by the first two.
 
     Raises:
         TableError: rows that cannot be trained or written to, or of another shape.
@@ -78,9 +80,10 @@ class Embedding(TableModule):
         dtype: Any = None,
         *,
         optimizer: Optimizer | None = None,
-        table: Table | None = None,
+        table: Any = None,
         partition: str | Partition = "mod",
         shards: int = 1,
+        nonfinite: str = "error",
     ) -> None:
         super().__init__()
         self._set_up(
@@ -99,18 +102,8 @@ class Embedding(TableModule):
             table=table,
             partition=partition,
             shards=shards,
+            nonfinite=nonfinite,
         )
-
-    @classmethod
-    def from_pretrained(cls, embeddings: Any, freeze: bool = True, **options: Any) -> Embedding:
-        """Make a module of a tensor of shape (rows, dim), whose memory it uses.
-
-        Args:
-            embeddings: the rows.
-            freeze: they do not learn.
-            options: those of the class.
-        """
-        return cls(_weight=embeddings, _freeze=freeze, **options)
 
     def forward(self, input: Any) -> Any:
         """Return a tensor of shape `input.shape + (embedding_dim,)`.
@@ -122,7 +115,13 @@ class Embedding(TableModule):
             IdOutOfRangeError: an id is outside the table.
             IdTypeError: they are no integers.
         """
-        rows = self._look_up(self._leaf(), as_ids(input), None, None, False)
+        return self._where_rows_are(self._read, input)
+
+    def _read(self, ids: Any, offsets: Any, weights: Any) -> Any:
+        if self._is_native():
+            rows = self._look_up(self._leaf(), ids, None, None, False)
+        else:
+            rows = self._look_up_composed(self._leaf(), ids)
         if self.max_norm is None:
             return rows
-        return clipped(rows, float(self.max_norm), float(self.norm_type))
+        return clipped(rows, self.max_norm, self.norm_type)

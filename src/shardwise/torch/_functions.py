@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from shardwise._bags import Bags, as_bags
 from shardwise._table import Table
 from shardwise._update import How
 from shardwise.optimizers import SGD
+from shardwise.torch._autograd import derivative
 from shardwise.torch._tensors import as_array, as_tensor
 
 if TYPE_CHECKING:
@@ -86,11 +86,14 @@ def joined(gradients: list[Gradient]) -> Gradient:
     return Gradient(Bags(values, splits, weights, (len(rows),)), combiner, rows)
 
 
-def summed(gradient: Gradient, padding_id: int | None) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def summed(
+    gradient: Gradient, padding_id: int | None, outside: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return the ids that have a gradient, each once and rising, and the sum of each.
 
-    The sums are made by the kernel of `Table.update`, in the order of positions: SGD with a
-    learning rate of 1 makes them of rows of zeros, with the sign changed.
+    The ids `padding_id` and `outside` have none; the first is no part of its bag. The sums are made
+    by the kernel of `Table.update`, in the order of positions: SGD with a learning rate of 1 makes
+    them of rows of zeros, with the sign changed.
     """
     bags, rows = gradient.bags, gradient.rows
     ids, places = np.unique(bags.values, return_inverse=True)
@@ -107,6 +110,8 @@ def summed(gradient: Gradient, padding_id: int | None) -> tuple[NDArray[np.int64
         np.subtract(0, sums, out=sums)
     if padding is not None:
         ids, sums = np.delete(ids, padding), np.delete(sums, padding, axis=0)
+    if outside is not None and len(ids) and ids[-1] == outside:
+        ids, sums = ids[:-1], sums[:-1]
     return ids.astype(np.int64), sums
 
 
@@ -143,31 +148,43 @@ def wide(gradient: Any, wanted: Any) -> NDArray[Any]:
 class LookUp(torch.autograd.Function):
     """Rows of ids, or of a module of bags a row for each bag; the weights get no gradient here.
 
-    `leaf` is the weight, or what stands for it so that backward is called.
+    Single rows of a module of bags are as wide as they are added up. `leaf` is the weight, or what
+    stands for it so that backward is called.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, leaf: Any, ids: Any, offsets: Any, weights: Any, module: Any, bags: bool
-    ) -> Any:
-        ctx.save_for_backward(ids, offsets, weights)
-        ctx.module, ctx.bags = module, bags
-        return look_up(module, ids, offsets, weights, bags)
+    def forward(leaf: Any, ids: Any, offsets: Any, weights: Any, module: Any, bags: bool) -> Any:
+        return look_up(module, leaf, ids, offsets, weights, bags)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.leaf, ids, offsets, weights, ctx.module, ctx.bags = inputs
+        ctx.save_for_backward(ids, offsets, weights)
+
+    @staticmethod
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
         ids, offsets, weights = ctx.saved_tensors
-        found = as_gradient(ctx.module, gradient, ids, offsets, weights, ctx.bags)
-        return ctx.module._receive(found), None, None, None, None, None
+
+        def receive(gradient: Any) -> Any:
+            found = as_gradient(ctx.module, gradient, ids, offsets, weights, ctx.bags)
+            return ctx.module._receive(found, ctx.leaf)
+
+        is_parameter = ctx.module.optimizer is None
+        found = derivative(receive, gradient) if is_parameter else receive(gradient)
+        return found, None, None, None, None, None
 
 
-def look_up(module: Any, ids: Any, offsets: Any, weights: Any, bags: bool | None = None) -> Any:
+def look_up(
+    module: Any, leaf: Any, ids: Any, offsets: Any, weights: Any, bags: bool | None = None
+) -> Any:
     """Return the rows of ids, or a row for each bag: by default for a module of bags."""
+    table = module._table_of(leaf if module.optimizer is None else None)
     if not (hasattr(module, "mode") if bags is None else bags):
-        return as_tensor(module.table.lookup(as_array(ids, "input")))
-    found = read_bags(ids, offsets, weights, module.include_last_offset)
-    return as_tensor(module.table._pool(found, combiner=module.mode, padding_id=module.padding_idx))
+        small = hasattr(module, "mode") and table.dtype.itemsize == 2
+        found = table.lookup(as_array(ids, "input"), dtype=np.float32 if small else None)
+        return as_tensor(found)
+    given = read_bags(ids, offsets, weights, module.include_last_offset)
+    return as_tensor(table._pool(given, combiner=module.mode, padding_id=module.padding_idx))
 
 
 def as_gradient(
@@ -197,12 +214,3 @@ def read_bags(ids: Any, offsets: Any, weights: Any, include_last_offset: bool) -
         for tensor, name in ((ids, "input"), (offsets, "offsets"), (weights, "per_sample_weights"))
     ]
     return as_bags(*arrays, include_last_offset=include_last_offset)
-
-
-def clipped(rows: Any, max_norm: float, norm_type: float) -> Any:
-    """Return rows of a larger norm scaled down to this one; the others keep their bits."""
-    wide = rows.float() if rows.element_size() == 2 else rows
-    norms = torch.linalg.vector_norm(wide, norm_type, dim=-1, keepdim=True)
-    over = norms > max_norm
-    scale = max_norm / torch.where(over, norms, torch.ones_like(norms))
-    return torch.where(over, wide * scale, wide).to(rows.dtype)

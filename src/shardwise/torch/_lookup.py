@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
-from shardwise._errors import TableError
-from shardwise._table import Table
-from shardwise.torch._functions import Gradient, as_sparse, clipped, single, summed, wide
-from shardwise.torch._tensors import as_array, as_ids, as_tensor, dtype_of
+from shardwise.torch import _composed
+from shardwise.torch._autograd import call
+from shardwise.torch._combine import clipped
+from shardwise.torch._compiled_shards import read_compiled
+from shardwise.torch._shards import Reading, ReadShards, check_shards
+from shardwise.torch._tensors import as_array, as_ids, is_native
 
 if TYPE_CHECKING:
+    from shardwise._ids import OutOfRange
     from shardwise._partition import Partition
 
 
@@ -21,18 +22,24 @@ def embedding_lookup(
     params: Any,
     ids: Any,
     partition_strategy: str | Partition = "mod",
+    name: str | None = None,
     *,
     max_norm: float | None = None,
+    out_of_range: OutOfRange = "error",
     sparse: bool = False,
 ) -> Any:
     """Look rows of tensors up by id, as `shardwise.embedding_lookup` does of arrays.
 
     Args:
-        params: a tensor of shape (rows, ...), or a list or tuple of them, the shards of one table.
+        params: a tensor of shape (rows, ...), or a list or tuple of them, the shards of one table:
+            of float16, bfloat16, float32 or float64, on one device.
         ids: integers of any dtype and shape.
         partition_strategy: "mod", "div" or a `Partition`: how the rows were dealt out.
+        name: accepted for TensorFlow's sake, and not used.
         max_norm: scale rows of a larger L2 norm down to this one; the gradient takes it into
             account.
+        out_of_range: what an id outside the table does; see `Table.lookup`. The gradient goes to
+            the row that was read, with "zeros" to none.
         sparse: give each shard a coalesced sparse gradient, not a dense one.
 
     Returns:
@@ -43,6 +50,7 @@ def embedding_lookup(
         PartitionError: the shards are not as long as the strategy says.
         IdOutOfRangeError: an id is outside the table.
         IdTypeError: ids are no integers.
+        OptionError: an option has a value that it cannot have, or tensors are on several devices.
 
     Example:
         >>> import torch
@@ -53,40 +61,36 @@ def embedding_lookup(
         tensor([[0.],
                 [2.]])
     """
-    shards = list(params) if isinstance(params, (list, tuple)) else [params]
-    for shard in shards:
-        if not isinstance(shard, torch.Tensor):
-            raise TableError(f"expected params as tensors, got {type(shard).__name__}")
-        dtype_of(shard.dtype)
-    table = Table.from_shards([as_array(shard, "params") for shard in shards], partition_strategy)
-    rows = _Shards.apply(as_ids(ids, "ids"), table, sparse, *shards)
-    if max_norm is None:
-        return rows
-    flat = rows.reshape(*rows.shape[: rows.dim() - len(table.shape) + 1], -1)
-    return clipped(flat, float(max_norm), 2.0).reshape(rows.shape)
+    del name
+    options = {"max_norm": max_norm, "out_of_range": out_of_range, "sparse": sparse}
+    if torch.compiler.is_compiling() and not sparse and isinstance(ids, torch.Tensor):
+        shards = list(params) if isinstance(params, (list, tuple)) else [params]
+        if is_native(shards[0]):
+            rows = read_compiled(shards, ids, partition_strategy, out_of_range=out_of_range)
+            return rows if max_norm is None else _clipped(rows, ids, max_norm)
+    return _look_up(params, ids, partition_strategy, **options)
 
 
-class _Shards(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ids: Any, table: Table, sparse: bool, *shards: Any) -> Any:
-        ctx.save_for_backward(ids)
-        ctx.table, ctx.sparse = table, sparse
-        return as_tensor(table.lookup(as_array(ids, "ids")))
+@torch.compiler.disable
+def _look_up(
+    params: Any,
+    ids: Any,
+    strategy: str | Partition,
+    *,
+    max_norm: float | None,
+    out_of_range: OutOfRange,
+    sparse: bool,
+) -> Any:
+    shards, partition = check_shards(params, strategy)
+    ids = as_ids(ids, "ids", shards[0].device)
+    if is_native(shards[0]):
+        reading = Reading(as_array(ids, "ids"), partition, sparse, out_of_range=out_of_range)
+        rows = call(ReadShards, reading, *shards)
+    else:
+        rows = _composed.look_up(shards, ids, _composed.Rows(partition, sparse), out_of_range)
+    return rows if max_norm is None else _clipped(rows, ids, max_norm)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
-        (ids,), partition, tail = ctx.saved_tensors, ctx.table.partition, ctx.table.shape[1:]
-        width = int(np.prod(tail))
-        rows = wide(gradient, gradient.dtype).reshape(ids.numel(), width)
-        unique, sums = summed(Gradient(single(as_array(ids, "ids")), None, rows), None)
-        where, places = partition.locate(unique)
-        found: list[Any] = []
-        for k, size in enumerate(partition.shard_sizes):
-            here = where == k
-            found.append(None)
-            if ctx.needs_input_grad[3 + k]:
-                values = sums[here].reshape(-1, *tail)
-                found[k] = as_sparse(places[here], values, (size, *tail), gradient.dtype)
-                found[k] = found[k] if ctx.sparse else found[k].to_dense()
-        return None, None, None, *found
+
+def _clipped(rows: Any, ids: Any, max_norm: float) -> Any:
+    flat = rows.reshape(*ids.shape, rows.shape[ids.dim() :].numel())
+    return clipped(flat, max_norm).reshape(rows.shape)

@@ -1,0 +1,58 @@
+"""The programs in examples/, run on small made-up data."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+ROOT = Path(__file__).parents[1]
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch's Adagrad
+def test_recommend(tmp_path, capsys):
+    """Items come in groups of 30, and a basket is of one group: its rest says which."""
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 10, 1500)
+    lines = [rng.choice(30, 6, replace=False) + group * 30 for group in groups]
+    path, out = tmp_path / "baskets.dat", tmp_path / "items"
+    path.write_text("\n".join(" ".join(f"i{item}" for item in line) for line in lines) + "\ni7\n")
+    recommend, rates = program("recommend"), {}
+    for peer in (False, True):
+        recommend.main(path, out, peer=peer, epochs=4, dim=8, batch=64, drawn=64)
+        printed = capsys.readouterr().out
+        assert "1,350 baskets of 300 items, 150 held out" in printed
+        rates |= {name: float(rate) for rate, name in re.findall(r": (0\.\d+)  (.*)", printed)}
+    # Of the 25 items that are left of a group, a model that knows the group has 20 right.
+    assert rates["shardwise"] > 0.7 > 0.2 > rates["most popular"]
+    assert abs(rates["shardwise"] - rates["torch.nn"]) < 0.05
+    shardwise = [sys.executable, "-c", "from shardwise.cli import app; app()"]
+    found = subprocess.run([*shardwise, "lookup", out, "i7"], capture_output=True, text=True)
+    assert len(found.stdout.split()) == 1 + 8, found.stderr
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_next_word(fused, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(f"w{word}" for word in rng.zipf(1.3, 5000) % 100))
+    program("next_word").main(
+        path, steps=20, size=60, dim=8, hidden=16, batch=8, length=10, fused=fused
+    )
+    printed = capsys.readouterr().out
+    assert "5,000 words, 60 of them distinct" in printed
+    losses = re.findall(r"^ +\d+ +(\d+\.\d+) +(\d+\.\d+)$", printed, re.MULTILINE)
+    assert float(losses[-1][0]) < float(losses[0][0])
+    assert float(re.search(r"losses: (.*)", printed)[1]) < 1e-5
