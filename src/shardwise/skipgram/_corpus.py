@@ -75,24 +75,12 @@ def read_corpus(
     """
     choice = Choice(options.min_count, options.max_size)
     names, sentences = _paths_or_sentences(corpus)
-    sink = _Sink(place)
-    if names is None:
-        vocabulary = _encode_tokens(sentences, choice, known, more, sink, place, tell)
-    else:
-        if known is None:
-            counts = count_text(names, lambda done, total: tell("count", done, total))
-            vocabulary = _with(_chosen(counts, choice), more)
+    with _Sink(place) as sink:
+        if names is None:
+            vocabulary = _encode_tokens(sentences, choice, known, more, sink, place, tell)
         else:
-            vocabulary = known
-        data, offsets, slots = vocabulary.arrays()
-
-        def take(text: NDArray[np.uint8], last: bool) -> int:
-            used, ids = _native.encode_text(data, offsets, slots, text, last, sink.ended)
-            sink.add(ids)
-            return used
-
-        read_text(names, take, lambda done, total: tell("encode", done, total))
-    return sink.finish(vocabulary)
+            vocabulary = _encode_text(names, choice, known, more, sink, tell)
+        return sink.finish(vocabulary)
 
 
 def _paths_or_sentences(corpus: Any) -> tuple[list[str] | None, Iterable[Any]]:
@@ -142,6 +130,28 @@ def _with(vocabulary: Vocabulary, more: Vocabulary | None) -> Vocabulary:
     return Vocabulary([*vocabulary, *added], counts=counts)
 
 
+def _encode_text(
+    names: list[str],
+    choice: Choice,
+    known: Vocabulary | None,
+    more: Vocabulary | None,
+    sink: _Sink,
+    tell: Tell,
+) -> Vocabulary:
+    if known is None:
+        counts = count_text(names, lambda done, total: tell("count", done, total))
+        known = _with(_chosen(counts, choice), more)
+    data, offsets, slots = known.arrays()
+
+    def take(text: NDArray[np.uint8], last: bool) -> int:
+        used, ids = _native.encode_text(data, offsets, slots, text, last, sink.ended)
+        sink.add(ids)
+        return used
+
+    read_text(names, take, lambda done, total: tell("encode", done, total))
+    return known
+
+
 # ---- sentences of tokens ----
 
 
@@ -156,14 +166,15 @@ def _encode_tokens(
 ) -> Vocabulary:
     """Number the tokens as they come, for iterables may be read once only; then give them ids."""
     numbers: dict[Token, int] = {}
-    first = _Sink(place)
     counts = np.zeros(1 << 16, np.int64)
-    for block in _numbered(sentences, numbers):
-        if len(numbers) > counts.size:
-            counts = np.concatenate([counts, np.zeros(2 * len(numbers), np.int64)])
-        counts += np.bincount(block[block != END], minlength=counts.size)
-        first.add(block)
-        tell("count", first.tokens, 0)
+    with _Sink(place) as first:
+        for block in _numbered(sentences, numbers):
+            if len(numbers) > counts.size:
+                counts = np.concatenate([counts, np.zeros(2 * len(numbers), np.int64)])
+            counts += np.bincount(block[block != END], minlength=counts.size)
+            first.add(block)
+            tell("count", first.tokens, 0)
+        provisional = first.mapped()
     tokens = list(numbers)
     if known is None:
         seen = count_tokens(dict(zip(tokens, counts[: len(tokens)].tolist(), strict=True)))
@@ -174,7 +185,6 @@ def _encode_tokens(
         found = np.empty(len(tokens), np.int64)
         _native.find_tokens(*known.arrays(), *pack_tokens(tokens), found, unknown)
         of_number[:-1] = found
-    provisional = first.mapped()
     for begin in range(0, provisional.size, _CHUNK):
         ids = of_number[provisional[begin : begin + _CHUNK]]  # END is the last entry
         ids = ids[ids != unknown]
@@ -225,6 +235,12 @@ class _Sink:
         self._size = self._pairs = 0
         self.tokens = 0
         self.ended = True  # a sentence, or nothing has begun
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()  # what is mapped of it stays
 
     def add(self, ids: Ids) -> None:
         if not ids.size:

@@ -47,14 +47,17 @@ class Parts:
     used: Ids
 
 
-def cut_words(vocabulary: Vocabulary, options: Options) -> Parts:
-    """Find the n-grams of all words, as fastText does."""
+def cut_words(vocabulary: Vocabulary, options: Options, whole: bool) -> Parts:
+    """Find the n-grams of all words, as fastText does; `whole` gives all buckets a row."""
     data, offsets, _ = vocabulary.arrays()
     buckets, starts = _native.subword_buckets(
         data, offsets, options.min_n, options.max_n, options.bucket, False, _ALL
     )
     words = len(vocabulary)
-    used, places = np.unique(buckets, return_inverse=True)
+    if whole:
+        used, places = np.arange(options.bucket), buckets
+    else:
+        used, places = np.unique(buckets, return_inverse=True)
     ends = starts + np.arange(words + 1)
     ids = np.empty(int(ends[-1]), np.int64)
     own = np.zeros(ids.size, np.bool_)
@@ -73,14 +76,20 @@ class Rows:
         on_disk: keep them in a temporary file; None does so where they would take more than half
             of the memory that is free.
         place: the directory for it.
+        whole: hold a row for each bucket.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, options: Options, on_disk: bool | None, place: str
+        self,
+        vocabulary: Vocabulary,
+        options: Options,
+        on_disk: bool | None,
+        place: str,
+        whole: bool,
     ) -> None:
         self.words = len(vocabulary)
         self.dim = options.dim
-        self.parts = cut_words(vocabulary, options) if options.subwords else None
+        self.parts = cut_words(vocabulary, options, whole) if options.subwords else None
         self._bucket = options.bucket
         self.held = self.words + (0 if self.parts is None else len(self.parts.used))
         columns = -(-options.dim // _STEP) * _STEP
@@ -197,14 +206,14 @@ def _new_rows(shape: tuple[int, int], on_disk: bool, place: str) -> Floats:
         rows = raw[skipped : skipped + size].view(np.float32).reshape(shape)
         rows.fill(0)
         return rows
-    file = temporary_file(place)
-    with room(place, "the rows in training"):
-        # A page that has no room on the disk when it is written to would end the process.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-    return np.memmap(file, np.float32, "r+", shape=shape)
+    with temporary_file(place) as file:
+        with room(place, "the rows in training"):
+            # A page that has no room on the disk when it is written to would end the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        return np.memmap(file, np.float32, "r+", shape=shape)
 
 
 def _free_memory() -> int:

@@ -181,7 +181,8 @@ def train(
         raise OptionError("expected start with start_context, got none; pass both, or none")
     known = None if start is None else start.vocabulary
     read = read_corpus(corpus, options, None, known, job.place, job.tell)
-    rows = Rows(read.vocabulary, options, on_disk, job.place)
+    # A start has rows of n-grams that are none of these words': they are to stay.
+    rows = Rows(read.vocabulary, options, on_disk, job.place, whole=start is not None)
     rows.fill()
     if start is not None:
         _take_start(rows, read.vocabulary, start, start_context, options)
@@ -244,7 +245,8 @@ def resume(
             f"expected the corpus of the training at {os.fspath(checkpoint)}, got another one, of "
             f"{read.tokens} known words; name the same files, in the same order"
         )
-    rows = Rows(read.vocabulary, options, on_disk, job.place)
+    whole = len(found.inputs) == len(read.vocabulary) + options.bucket
+    rows = Rows(read.vocabulary, options, on_disk, job.place, whole)
     if len(found.inputs) != rows.held or len(found.outputs) != rows.words:
         raise StoreError(
             f"expected {rows.held} and {rows.words} rows at {os.fspath(checkpoint)}, got "
