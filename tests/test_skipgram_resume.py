@@ -96,7 +96,9 @@ def test_another_corpus_is_refused(corpus, tmp_path):
         skipgram.train(corpus, **HOW, checkpoint=state, progress=stop_at_once)
     other = tmp_path / "other.txt"
     other.write_text(corpus.read_text() + "\nw1 w2")
-    with pytest.raises(OptionError, match="another one, of 100502 known words; name the same files"):
+    with pytest.raises(
+        OptionError, match="another one, of 100502 known words; name the same files"
+    ):
         skipgram.resume(other, checkpoint=state)
 
 

@@ -53,8 +53,7 @@ void check_rows(const Rows &rows, std::size_t count) {
 class Trainer {
 public:
     Trainer(Vector<const std::int32_t> corpus, Rows inputs, Rows outputs, Vector<const std::int64_t> counts,
-            std::optional<Vector<const std::uint32_t>> keep,
-            std::optional<Vector<const std::int64_t>> parts,
+            std::optional<Vector<const std::uint32_t>> keep, std::optional<Vector<const std::int64_t>> parts,
             std::optional<Vector<const std::int64_t>> part_offsets, bool cbow, std::size_t window,
             std::size_t negative, std::size_t shared_by, std::size_t epochs, double rate, std::uint64_t seed)
         : corpus_(std::move(corpus)), inputs_(std::move(inputs)), outputs_(std::move(outputs)),

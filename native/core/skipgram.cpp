@@ -22,8 +22,8 @@ extern const SkipGramKernels skipgram_kernels;
 namespace x86_64_v4 {
 extern const SkipGramKernels skipgram_kernels;
 }
-static constexpr const SkipGramKernels *kernels[] = {
-    &x86_64::skipgram_kernels, &x86_64_v3::skipgram_kernels, &x86_64_v4::skipgram_kernels};
+static constexpr const SkipGramKernels *kernels[] = {&x86_64::skipgram_kernels, &x86_64_v3::skipgram_kernels,
+                                                     &x86_64_v4::skipgram_kernels};
 #else
 namespace baseline {
 extern const SkipGramKernels skipgram_kernels;
@@ -89,8 +89,7 @@ class Buffer {
 public:
     explicit Buffer(std::size_t size) : bytes_(size * sizeof(float) + 63) {}
     float *data() {
-        return reinterpret_cast<float *>((reinterpret_cast<std::uintptr_t>(bytes_.data()) + 63) /
-                                         64 * 64);
+        return reinterpret_cast<float *>((reinterpret_cast<std::uintptr_t>(bytes_.data()) + 63) / 64 * 64);
     }
 
 private:
@@ -107,9 +106,9 @@ public:
 
     void train(std::size_t epoch, std::size_t block) {
         const std::size_t begin = block_begin(task_, block), end = block_begin(task_, block + 1);
-        random_ = Random(Random::fold(task_.seed ^ 0x8ebc6af09c88c6e3U,
-                                      Random::fold(epoch + 1, 0x589965cc75374cc3U) ^
-                                          (block + 0x1d8e4e27c47d124fU)));
+        random_ = Random(
+            Random::fold(task_.seed ^ 0x8ebc6af09c88c6e3U,
+                         Random::fold(epoch + 1, 0x589965cc75374cc3U) ^ (block + 0x1d8e4e27c47d124fU)));
         take(begin, end);
         const std::size_t count = words_.size();
         const auto size = static_cast<double>(task_.corpus_size);

@@ -74,7 +74,7 @@ struct SkipGram {
     float *outputs = nullptr; // rows of the words
     std::size_t columns = 0;  // a multiple of row_step
 
-    const std::int64_t *parts = nullptr;        // rows of each word: its own and those of its n-grams; or null
+    const std::int64_t *parts = nullptr; // rows of each word: its own and those of its n-grams; or null
     const std::int64_t *part_offsets = nullptr; // num_words + 1
 
     const std::uint32_t *keep = nullptr; // of 2^32 occurrences of a word; the greatest means all. Or null
@@ -82,7 +82,7 @@ struct SkipGram {
 
     bool cbow = false;
     std::size_t window = 5;
-    std::size_t num_negatives = 5; // at most most_outputs - 1
+    std::size_t num_negatives = 5;       // at most most_outputs - 1
     std::size_t shared_by = most_inputs; // context words that share a set of negatives, at most most_inputs
     std::size_t epochs = 5;
     double rate = 0.025;
@@ -107,7 +107,8 @@ std::size_t skipgram_blocks(std::size_t corpus_size);
 /// Trains blocks [begin, end), counted over all epochs, on at most `threads` threads. With one thread the
 /// result depends on the arguments and the instruction level alone; with more, threads change rows without
 /// waiting for each other (Hogwild: Niu et al., 2011).
-SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end, std::size_t threads);
+SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end,
+                                std::size_t threads);
 
 /// Fills `entries` for draws in proportion to count^power; `counts` are not all 0.
 void make_alias(const std::int64_t *counts, std::size_t num_words, double power, AliasEntry *entries);

@@ -62,7 +62,8 @@ SHARDWISE_INLINE void add_across(const float *rows, float *sums) {
         const Vec a = load(from), b = load(from + 16), c = load(from + 32), d = load(from + 48);
         const auto halves = [](const Vec &x, const Vec &y) {
             return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-                   __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+                   __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30,
+                                           31);
         };
         const Vec x = halves(a, b), y = halves(c, d);
         quarters[q] =
@@ -92,8 +93,7 @@ SHARDWISE_INLINE void add_across(const float *rows, float *sums) {
             return _mm_add_ps(_mm_movelh_ps(x, y), _mm_movehl_ps(y, x));
         };
         const __m128 x = pairs(quarter[0], quarter[1]), y = pairs(quarter[2], quarter[3]);
-        _mm_storeu_ps(sums + 4 * q,
-                      _mm_add_ps(_mm_shuffle_ps(x, y, 0x88), _mm_shuffle_ps(x, y, 0xdd)));
+        _mm_storeu_ps(sums + 4 * q, _mm_add_ps(_mm_shuffle_ps(x, y, 0x88), _mm_shuffle_ps(x, y, 0xdd)));
     }
 #else
     for (size_t i = 0; i < 16; ++i) {
@@ -168,8 +168,8 @@ SHARDWISE_INLINE void multiply(const SkipGramStep &step, float *const *outputs, 
         some(c, Number<1>{});
 }
 
-/// Changes the rows of `Count` outputs, and what they have a part in of the inputs' rows, whose old values are
-/// in `old`.
+/// Changes the rows of `Count` outputs, and what they have a part in of the inputs' rows, whose old values
+/// are in `old`.
 template <size_t Count>
 SHARDWISE_INLINE void change(const SkipGramStep &step, float *const *outputs, const float *factors,
                              const float *const *old) {

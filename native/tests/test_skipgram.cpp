@@ -67,7 +67,8 @@ struct Textbook {
 };
 
 /// Each word once, and how often it came.
-void count(const std::vector<std::size_t> &words, std::vector<std::size_t> &once, std::vector<float> &counts) {
+void count(const std::vector<std::size_t> &words, std::vector<std::size_t> &once,
+           std::vector<float> &counts) {
     for (const std::size_t word : words) {
         const auto at = std::find(once.begin(), once.end(), word);
         if (at == once.end()) {
@@ -142,8 +143,8 @@ void a_step_is_the_textbook_formula() {
             of_level.back().insert(of_level.back().end(), outputs.begin(), outputs.end());
         }
         if (of_level.size() == 3) // both fuse multiplications and additions
-            CHECK(std::memcmp(of_level[1].data(), of_level[2].data(),
-                              of_level[1].size() * sizeof(float)) == 0);
+            CHECK(std::memcmp(of_level[1].data(), of_level[2].data(), of_level[1].size() * sizeof(float)) ==
+                  0);
     }
 }
 

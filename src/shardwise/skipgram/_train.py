@@ -453,6 +453,29 @@ def _keep(corpus: Corpus, sample: float) -> NDArray[np.uint32] | None:
     return np.where(kept < 1, kept * 2.0**32, _POWER_OF_ALL).astype(np.uint32)
 
 
+def trainer(corpus: Corpus, rows: Rows, options: Options) -> _native.SkipGram:
+    """Return what trains the rows on blocks of the corpus."""
+    parts = rows.parts
+    counts = corpus.vocabulary.counts
+    assert counts is not None
+    return _native.SkipGram(
+        corpus=corpus.ids,
+        inputs=rows.inputs,
+        outputs=rows.outputs,
+        counts=counts,
+        keep=_keep(corpus, options.sample),
+        parts=None if parts is None else parts.ids,
+        part_offsets=None if parts is None else parts.offsets,
+        cbow=options.model == "cbow",
+        window=options.window,
+        negative=options.negative,
+        shared_by=_SHARED_BY,
+        epochs=options.epochs,
+        rate=options.rate,
+        seed=options.seed,
+    )
+
+
 def _train(
     corpus: Corpus,
     rows: Rows,
@@ -467,23 +490,7 @@ def _train(
         KeyboardInterrupt: Ctrl-C was pressed, or the process was asked to end; the state is saved.
     """
     options = state.options
-    parts = rows.parts
-    native = _native.SkipGram(
-        corpus=corpus.ids,
-        inputs=rows.inputs,
-        outputs=rows.outputs,
-        counts=corpus.vocabulary.counts,
-        keep=_keep(corpus, options.sample),
-        parts=None if parts is None else parts.ids,
-        part_offsets=None if parts is None else parts.offsets,
-        cbow=options.model == "cbow",
-        window=options.window,
-        negative=options.negative,
-        shared_by=_SHARED_BY,
-        epochs=options.epochs,
-        rate=options.rate,
-        seed=options.seed,
-    )
+    native = trainer(corpus, rows, options)
     all_blocks = native.blocks * options.epochs
     all_tokens = corpus.tokens * options.epochs
     begun, before = time.monotonic(), state.tokens
