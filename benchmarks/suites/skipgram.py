@@ -1,6 +1,6 @@
 """Training word vectors: skip-gram, CBOW and n-grams, on the novels, beside gensim's corpus_file.
 
-The words a second of CPU time are in the notes: words of the text by the CPU time of an epoch.
+The notes have how many words are read: by the CPU time, that is words a second of it.
 """
 
 import logging
@@ -32,6 +32,7 @@ QUICK_LINES = 100_000
 # Of the ten nearest of frequent words, the share that is among those of other vectors of the
 # novels. Of words drawn by chance it would be a hundredth.
 AGREEMENT = 0.15
+ENOUGH = 10_000_000  # words, over all epochs
 
 COMMON: dict[str, Any] = {"window": 5, "negative": 5, "sample": 1e-4, "min_count": 5, "seed": 1}
 NGRAMS: dict[str, Any] = {"min_n": 3, "max_n": 6}
@@ -44,9 +45,9 @@ def cases(setting: Setting) -> Iterator[Case]:
         logging.getLogger("gensim").setLevel(logging.ERROR)
         gensim = None if imported("gensim") is None else __import__("gensim.models").models
         yield whole(setting, text, words, gensim)
-        yield epoch(setting, text, words, gensim, "skip-gram", {}, target_of(2.5, 4))
-        yield epoch(setting, text, words, gensim, "CBOW", {"model": "cbow"}, target_of(2))
-        yield epoch(setting, text, words, gensim, "skip-gram of n-grams", NGRAMS, target_of(2.5))
+        yield training(setting, text, words, gensim, "skip-gram", {}, target_of(2.5, 4))
+        yield training(setting, text, words, gensim, "CBOW", {"model": "cbow"}, target_of(2))
+        yield training(setting, text, words, gensim, "skip-gram of n-grams", NGRAMS, target_of(2.5))
 
 
 def write_text(path: Path, quick: bool) -> int:
@@ -62,13 +63,18 @@ def write_text(path: Path, quick: bool) -> int:
     return count
 
 
+def epochs(words: int) -> int:
+    """Return how many epochs a text needs to be learned from."""
+    return max(1, round(ENOUGH / words))
+
+
 def target_of(at_least: float, aim: float | None = None) -> Target:
     return Target(GENSIM, OURS, at_least=at_least, aim=aim)
 
 
 def whole(setting: Setting, text: Path, words: int, gensim: Any | None) -> Case:
     """From a text file to vectors: what a user waits for."""
-    how = COMMON | {"epochs": 1}
+    how = COMMON | {"epochs": epochs(words)}
     names: dict[str, object] = {"train": skipgram.train, "text": text, "how": how}
     names["threads"] = setting.threads
     contenders = [
@@ -81,11 +87,11 @@ def whole(setting: Setting, text: Path, words: int, gensim: Any | None) -> Case:
         names = names | {"Word2Vec": gensim.Word2Vec, "text": str(text)}
         statement = "Word2Vec(corpus_file=text, vector_size=100, sg=1, workers=threads, **how)"
         contenders.append(Contender(GENSIM, statement, names, check(lambda model: model.wv)))
-    title = f"from {words:,} words of text to vectors, one epoch"
+    title = f"from {words:,} words of text to vectors, epochs: {how['epochs']}"
     return Case(title, contenders, OURS, [target_of(2.5)], absent)
 
 
-def epoch(
+def training(
     setting: Setting,
     text: Path,
     words: int,
@@ -94,14 +100,15 @@ def epoch(
     how: dict[str, Any],
     target: Target,
 ) -> Case:
-    """One epoch of a training whose words are counted already."""
-    options = skipgram.Options(dim=100, epochs=1, **COMMON, **how)
+    """Train on words that are counted already."""
+    options = skipgram.Options(dim=100, epochs=epochs(words), **COMMON, **how)
     corpus = read_corpus(text, options, None, None, tempfile.gettempdir(), lambda *_: None)
     rows = Rows(corpus.vocabulary, options, False, tempfile.gettempdir(), whole=False)
     rows.fill()
     native = trainer(corpus, rows, options)
     names: dict[str, object] = {"native": native, "threads": setting.threads}
-    statement = "native.train(0, native.blocks, threads)"
+    names["blocks"] = native.blocks * options.epochs
+    statement = "native.train(0, blocks, threads)"
 
     def ours(_: Any) -> Any:
         table = shardwise.Table.from_array(np.concatenate(list(rows.vectors())))
@@ -120,25 +127,25 @@ def epoch(
         else:
             model = gensim.Word2Vec(**given)
         model.build_vocab(corpus_file=str(text))
-        names = {"model": model, "text": str(text)}
+        names = {"model": model, "text": str(text), "epochs": options.epochs}
         statement = (
             "model.train(corpus_file=text, total_words=model.corpus_total_words, "
-            "total_examples=model.corpus_count, epochs=1)"
+            "total_examples=model.corpus_count, epochs=epochs)"
         )
 
         def theirs(_: Any, model: Any = model) -> Any:
             return model.wv
 
         contenders.append(Contender(GENSIM, statement, names, check(theirs)))
-    note = f"{words:,} words an epoch: divide by the CPU time"
+    note = f"{words * options.epochs:,} words: divide by the CPU time"
     if not (options.subwords or options.model == "cbow"):
         note += "; " + work(corpus, native, options)
-    return Case(f"an epoch of {title}, dim 100", contenders, OURS, [target], absent, note)
+    return Case(f"{title}, dim 100, epochs: {options.epochs}", contenders, OURS, [target], absent, note)
 
 
 def work(corpus: Corpus, native: _native.SkipGram, options: skipgram.Options) -> str:
-    """Say how many multiplications and additions an epoch has, and how many a core can do."""
-    _, trained, _, contexts = native.train(0, native.blocks, 1)
+    """Say how many multiplications and additions it takes, and how many a core can do."""
+    _, trained, _, contexts = native.train(0, native.blocks * options.epochs, 1)
     sample = 256  # of so many centre words the context words are counted
     pairs = contexts * sample * (1 + options.negative)
     adds = 3 * pairs * options.dim  # one for the product, one for each of both rows
