@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import shardwise
-from shardwise import formats, initializers, optimizers, store
+from shardwise import formats, initializers, optimizers, skipgram, store
 
 # When one of these lines changes, programs of other people may: say so in the changelog.
 API = """\
@@ -394,7 +394,7 @@ def describe(path, thing):
 
 
 def described():
-    for module in (shardwise, formats, initializers, optimizers, store):
+    for module in (shardwise, formats, initializers, optimizers, skipgram, store):
         prefix = module.__name__.removeprefix("shardwise").removeprefix(".")
         for name in names_of(module):
             if not (module is not shardwise and hasattr(shardwise, name)):
@@ -418,7 +418,7 @@ def test_version():
 
 
 def documented():
-    for module in (shardwise, formats, initializers, optimizers, store):
+    for module in (shardwise, formats, initializers, optimizers, skipgram, store):
         yield module.__name__, module
         for name in names_of(module):
             thing = getattr(module, name)

@@ -140,7 +140,9 @@ def training(
     note = f"{words * options.epochs:,} words: divide by the CPU time"
     if not (options.subwords or options.model == "cbow"):
         note += "; " + work(corpus, native, options)
-    return Case(f"{title}, dim 100, epochs: {options.epochs}", contenders, OURS, [target], absent, note)
+    return Case(
+        f"{title}, dim 100, epochs: {options.epochs}", contenders, OURS, [target], absent, note
+    )
 
 
 def work(corpus: Corpus, native: _native.SkipGram, options: skipgram.Options) -> str:

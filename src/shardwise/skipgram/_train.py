@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
@@ -361,7 +361,7 @@ class _Job:
         cut = self._cut(rows.count)
         table = Table.from_array(found, partition=cut, copy=True)
         if (packed := asked_format(self._dtype, table.dtype)) is not None:
-            table = table.quantize(packed)
+            table = table.quantize(packed.name)
         elif storable_dtype(self._dtype) != table.dtype:
             table = Table.from_array(
                 found.astype(storable_dtype(self._dtype)), partition=cut, copy=True
@@ -386,7 +386,7 @@ class _Job:
             blocks,
             shape=(count, options.dim),
             dtype=np.float32 if packed is not None else self._dtype,
-            row_format=packed,
+            row_format=None if packed is None else packed.name,
             partition=self._cut(count),
             vocabulary=corpus.vocabulary,
             overwrite=self._overwrite,
@@ -429,12 +429,12 @@ def _take_start(
         rows.take(start_context.vocabulary, start_context.table, vocabulary, outputs=True)
     if not options.subwords:
         return
-    rule = None if start._subwords is None else start._subwords.fasttext
-    names = ("minn", "maxn", "bucket")
+    found = None if start._subwords is None else start._subwords.fasttext
+    rule = found if isinstance(found, Mapping) else {}
     wanted = (options.min_n, options.max_n, options.bucket)
-    got = tuple(rule.get(name) for name in names) if isinstance(rule, dict) else None
+    got = tuple(rule.get(name) for name in ("minn", "maxn", "bucket")) if rule else None
     whole = len(start.table) == len(start) + options.bucket
-    if got != wanted or not whole or rule is None or rule.get("pruned") is not None:
+    if got != wanted or not whole or rule.get("pruned") is not None:
         raise OptionError(
             f"expected vectors with n-grams of min_n, max_n and bucket {wanted} to start with, got "
             f"{got or 'vectors of words alone'}; pass the same, or leave n-grams away"
@@ -533,7 +533,7 @@ def _deferred() -> Iterator[Callable[[], bool]]:
         came.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in map(int, (signal.SIGINT, signal.SIGTERM)):
             handler = signal.getsignal(number)
             if handler not in (None, signal.SIG_IGN):
                 old[number] = signal.signal(number, note)
