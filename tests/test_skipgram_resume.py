@@ -79,7 +79,7 @@ def test_a_failure_at_the_end_loses_nothing(corpus, tmp_path, monkeypatch):
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("shardwise.skipgram._train.write_blocks", full)
+        patched.setattr("shardwise.skipgram._job.write_blocks", full)
         with pytest.raises(OSError, match="the disk is full"):
             skipgram.train(corpus, tmp_path / "out", **HOW, checkpoint=tmp_path / "state")
     seen = []

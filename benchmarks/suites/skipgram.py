@@ -15,8 +15,8 @@ import numpy as np
 import shardwise
 from shardwise import _native, skipgram
 from shardwise.skipgram._corpus import Corpus, read_corpus
+from shardwise.skipgram._loop import trainer
 from shardwise.skipgram._rows import Rows
-from shardwise.skipgram._train import trainer
 
 from ..ceiling import multiply_adds
 from ..harness import Case, Contender, Target
