@@ -72,6 +72,19 @@ def test_without_a_place_for_it_nothing_is_left(corpus, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_what_is_told_may_stop_it(corpus, tmp_path):
+    whole = rows_of(skipgram.train(corpus, **HOW))
+
+    def fail(now):
+        if now.stage == "train":
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        skipgram.train(corpus, **HOW, checkpoint=tmp_path / "state", progress=fail)
+    made = skipgram.resume(corpus, checkpoint=tmp_path / "state", threads=1)
+    assert np.array_equal(rows_of(made), whole)
+
+
 def test_a_failure_at_the_end_loses_nothing(corpus, tmp_path, monkeypatch):
     whole = rows_of(skipgram.train(corpus, **HOW))
 

@@ -43,6 +43,13 @@ class Progress(NamedTuple):
             -log sigmoid(x) - sum of log sigmoid(-n), x and n being the products with the word's
             and the negatives' rows; NaN before the first.
         learning_rate: the current one.
+
+    Example:
+        >>> from shardwise import skipgram
+        >>> seen = []
+        >>> _ = skipgram.train(5 * [["a", "b"]], dim=4, threads=1, progress=seen.append)
+        >>> seen[-1].stage, seen[-1].done, seen[-1].total
+        ('train', 50, 50)
     """
 
     stage: str
@@ -147,7 +154,11 @@ def train_rows(
                 done = end / all_blocks
                 rate = options.rate * max(1 - done, 1e-4)
                 speed = (state.tokens - before) / (now - begun + 1e-9)
-                progress(Progress("train", state.tokens, all_tokens, speed, loss, rate))
+                try:
+                    progress(Progress("train", state.tokens, all_tokens, speed, loss, rate))
+                except BaseException:  # another way to stop
+                    saver.save(rows, corpus.vocabulary, state)
+                    raise
     if asked():  # and the program's own handler did not raise
         raise KeyboardInterrupt
     return state

@@ -50,6 +50,14 @@ class Options:
 
     Raises:
         OptionError: an option cannot have this value.
+
+    Example:
+        >>> from shardwise import skipgram
+        >>> skipgram.Options().rate, skipgram.Options(model="cbow").rate
+        (0.025, 0.05)
+        >>> options = skipgram.Options(min_n=3, max_n=6)
+        >>> options.subwords, skipgram.Options.from_json(options.to_json()) == options
+        (True, True)
     """
 
     model: Model = "skipgram"

@@ -82,8 +82,9 @@ def train(
         context: a directory to write the context vectors to, which are the other matrix.
         start: vectors to start from, of the same `dim`. Words that the corpus lacks keep theirs.
         start_context: context vectors to start from, else they start from zeros.
-        checkpoint: a directory for the state of a training that Ctrl-C or SIGTERM ends, or that
-            `checkpoint_every` saves; `resume` goes on from it. It is removed at the end.
+        checkpoint: a directory for the state of a training that Ctrl-C, SIGTERM or an error of
+            `progress` ends, or that `checkpoint_every` saves; `resume` goes on from it. It is
+            removed at the end.
         checkpoint_every: save the state each time that so many seconds have gone by.
         overwrite: replace tables at `output` and `context`, and a state at `checkpoint`.
         on_disk: keep the matrices in a temporary file that is mapped; None does so where they
@@ -189,6 +190,20 @@ def resume(
         TableNotFoundError: there is no interrupted training at `checkpoint`.
         OptionError: the corpus is another one; or as for `train`.
         StoreError: the state is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from shardwise import skipgram
+        >>> sentences = 50 * [["the", "king", "rules"], ["the", "queen", "rules"], ["a", "cat"]]
+        >>> def stop(now):
+        ...     if now.stage == "train":
+        ...         raise KeyboardInterrupt
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         skipgram.train(sentences, dim=16, checkpoint=f"{folder}/state", progress=stop)
+        ...     except KeyboardInterrupt:
+        ...         print(len(skipgram.resume(sentences, checkpoint=f"{folder}/state")))
+        6
     """
     found = _checkpoint.load(os.fspath(checkpoint))
     options = found.state.options
