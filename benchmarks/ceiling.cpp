@@ -60,9 +60,11 @@ extern "C" void read_rows(const char *table, const std::int64_t *ids, std::size_
 extern "C" float multiply_add(std::size_t rounds, const float *factors) {
     constexpr int sums = 16, lanes = 16;
     typedef float Vec __attribute__((vector_size(lanes * sizeof(float))));
-    Vec a, b, sum[sums] = {};
+    Vec a, b, sum[sums];
     std::memcpy(&a, factors, sizeof a);
     std::memcpy(&b, factors + lanes, sizeof b);
+    for (int i = 0; i < sums; ++i) // not alike: else the compiler does one for all
+        sum[i] = a * static_cast<float>(i);
     for (std::size_t i = 0; i < rounds; ++i)
         for (Vec &one : sum)
             one = one * a + b;
