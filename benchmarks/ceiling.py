@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,7 +20,10 @@ from .harness import Case, Check, Contender, measure
 from .machine import cpu_model
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-COMPILE = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
+COMPILE = (
+    "-std=c++20", "-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast",
+    "-shared", "-fPIC",
+)  # fmt: skip
 SLOTS = 64  # as the source has it
 HINTS = {"T0": 3, "T1": 2}
 DISTANCES = (16, 32)
@@ -111,4 +115,24 @@ def library() -> ctypes.CDLL:
     native.read_rows.restype = None
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     native.read_rows.argtypes = [pointer, pointer, size, size, ctypes.c_int, pointer, size]
+    native.multiply_add.restype = ctypes.c_float
+    native.multiply_add.argtypes = [size, pointer]
     return native
+
+
+def multiply_adds(seconds: float = 0.2) -> float | str:
+    """Give how many fused multiplications and additions a core does a second; or why not."""
+    try:
+        native = library()
+    except OSError:
+        return "no compiler"
+    except subprocess.CalledProcessError:
+        return "not compiled"
+    factors = np.full(32, 0.5, np.float32)
+    rounds, best = 1 << 22, 0.0
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        begun = time.process_time()
+        native.multiply_add(rounds, factors.ctypes.data)
+        best = max(best, rounds * 256 / (time.process_time() - begun + 1e-9))
+    return best

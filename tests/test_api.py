@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import shardwise
-from shardwise import formats, initializers, optimizers, store
+from shardwise import formats, initializers, optimizers, skipgram, store
 
 # When one of these lines changes, programs of other people may: say so in the changelog.
 API = """\
@@ -284,6 +284,31 @@ optimizers.SGD(learning_rate: float = 0.001, *, momentum: float = 0.0, nesterov:
     weight_decay: float = 0.0, clip_norm: float | None = None)
 optimizers.SGD.slots() -> tuple[Slot, ...]
 optimizers.Slot(name: str, per_row: bool = False, initial: float = 0.0, counts: bool = False)
+skipgram.Options(model: Model = 'skipgram', dim: int = 100, window: int = 5, negative: int = 5,
+    sample: float = 0.001, epochs: int = 5, learning_rate: float | None = None, min_count: int = 5,
+    max_size: int | None = None, min_n: int = 0, max_n: int = 0, bucket: int = 2000000, seed: int =
+    1)
+skipgram.Options.from_json(found: Any) -> Options
+skipgram.Options.rate: float
+skipgram.Options.subwords: bool
+skipgram.Options.to_json() -> dict[str, Any]
+skipgram.Progress(stage: ForwardRef('str'), done: ForwardRef('int'), total: ForwardRef('int'),
+    words_per_second: ForwardRef('float') = 0.0, loss: ForwardRef('float') = nan, learning_rate:
+    ForwardRef('float') = 0.0)
+skipgram.resume(corpus: StrPath | Iterable[Any], output: StrPath | None = None, *, checkpoint:
+    StrPath, checkpoint_every: float | None = None, threads: int | None = None, shards: int = 1,
+    partition: str | Partition = 'mod', dtype: Any = 'float32', context: StrPath | None = None,
+    overwrite: bool = False, on_disk: bool | None = None, work: StrPath | None = None, progress:
+    Callable[[Progress], object] | None = None) -> Vectors
+skipgram.train(corpus: StrPath | Iterable[Any], output: StrPath | None = None, *, model: Model =
+    'skipgram', dim: int = 100, window: int = 5, negative: int = 5, sample: float = 0.001, epochs:
+    int = 5, learning_rate: float | None = None, min_count: int = 5, max_size: int | None = None,
+    min_n: int = 0, max_n: int = 0, bucket: int = 2000000, seed: int = 1, threads: int | None =
+    None, shards: int = 1, partition: str | Partition = 'mod', dtype: Any = 'float32', context:
+    StrPath | None = None, start: Vectors | None = None, start_context: Vectors | None = None,
+    checkpoint: StrPath | None = None, checkpoint_every: float | None = None, overwrite: bool =
+    False, on_disk: bool | None = None, work: StrPath | None = None, progress: Callable[[Progress],
+    object] | None = None) -> Vectors
 store.Checked(file: str, bytes: int, state: Literal['ok', 'damaged', 'missing', 'unknown',
     'updated'], expected: str | None, got: str | None, problem: str | None = None)
 store.Manifest(layout: Layout, partition: Partition, shards: tuple[DataFile, ...], vocabulary:
@@ -394,7 +419,7 @@ def describe(path, thing):
 
 
 def described():
-    for module in (shardwise, formats, initializers, optimizers, store):
+    for module in (shardwise, formats, initializers, optimizers, skipgram, store):
         prefix = module.__name__.removeprefix("shardwise").removeprefix(".")
         for name in names_of(module):
             if not (module is not shardwise and hasattr(shardwise, name)):
@@ -418,7 +443,7 @@ def test_version():
 
 
 def documented():
-    for module in (shardwise, formats, initializers, optimizers, store):
+    for module in (shardwise, formats, initializers, optimizers, skipgram, store):
         yield module.__name__, module
         for name in names_of(module):
             thing = getattr(module, name)

@@ -1,6 +1,7 @@
 """The programs in examples/, run on small made-up data."""
 
 import importlib.util
+import random
 import re
 import subprocess
 import sys
@@ -9,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 ROOT = Path(__file__).parents[1]
 
 
 def program(name):
+    pytest.importorskip("torch")
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -56,3 +56,28 @@ def test_next_word(fused, tmp_path, capsys):
     losses = re.findall(r"^ +\d+ +(\d+\.\d+) +(\d+\.\d+)$", printed, re.MULTILINE)
     assert float(losses[-1][0]) < float(losses[0][0])
     assert float(re.search(r"losses: (.*)", printed)[1]) < 1e-5
+
+
+def test_items_of_baskets(tmp_path):
+    """Items of ten kinds, of which a basket has one: the other items tell which."""
+    drawn = random.Random(6)
+    kinds = [[f"{kind}{k}" for k in range(8)] for kind in "abcdefghij"]
+    lines = [" ".join(drawn.sample(drawn.choice(kinds), 4)) for _ in range(3000)]
+    path = tmp_path / "baskets.txt"
+    path.write_text("\n".join([*lines, "", "alone"]))
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "baskets.py", path, "--threads", "1"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *items, last = done.stdout.splitlines()
+    assert first == "80 items of 2702 baskets"
+    assert len(items) == 10
+    for item in items:
+        name, *near = re.findall(r"[a-j]\d", item)
+        assert all(other[0] == name[0] for other in near[:5])
+    ours, baseline = map(float, re.findall(r"([\d.]+)%", last))
+    assert ours > 95
+    assert baseline < 30

@@ -34,4 +34,5 @@ NB_MODULE(_native, m) {
     shardwise::register_quantize(m);
     shardwise::register_update(m);
     shardwise::register_nearest(m);
+    shardwise::register_skipgram(m);
 }

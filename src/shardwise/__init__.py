@@ -42,6 +42,7 @@ from shardwise._vocabulary import Vocabulary as Vocabulary
 
 if _TYPE_CHECKING:
     from shardwise import formats as formats
+    from shardwise import skipgram as skipgram
     from shardwise import store as store
     from shardwise._convert import Converted as Converted
     from shardwise._convert import convert as convert
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 # Words and files bring most of the modules along: they are imported when they are first named.
 _LATER = {
     "formats": "formats",
+    "skipgram": "skipgram",
     "store": "store",
     "Aligned": "words._compare",
     "AnalogyScores": "words._evaluate",

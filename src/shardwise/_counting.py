@@ -63,6 +63,24 @@ def count_text(
         OptionError: no file is named.
         MissingLibraryError: it is zstd data, and its library is not installed.
     """
+    counts = _native.TokenCounts()
+    read_text(paths, counts.count_text, progress)
+    return counts
+
+
+def read_text(
+    paths: StrPath | Iterable[StrPath],
+    take: Callable[[Bytes, bool], int],
+    progress: Progress | None = None,
+) -> None:
+    """Give the text of files to `take`, in blocks; see `count_text`, which it raises the same as.
+
+    Args:
+        paths: one file or several.
+        take: called with (text, whether it is the last of its file); it returns how many bytes it
+            used, all of the last ones; the rest comes again.
+        progress: as for `count_text`.
+    """
     if isinstance(paths, bytes):
         raise OptionError(f"expected paths as str or os.PathLike, got {paths!r:.60}")
     several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
@@ -70,19 +88,17 @@ def count_text(
     if not names:
         raise OptionError("expected at least one file, got none; name the files")
     total = sum(os.stat(name).st_size for name in names)
-    counts = _native.TokenCounts()
     done = 0
     for name in names:
         at = 0
-        for at in _count_file(counts, name):
+        for at in _read_file(name, take):
             if progress is not None:
                 progress(done + at, total)
         done += at
-    return counts
 
 
-def _count_file(counts: _native.TokenCounts, name: str) -> Iterator[int]:
-    """Count the tokens of a file; yield how far each block brought us in it."""
+def _read_file(name: str, take: Callable[[Bytes, bool], int]) -> Iterator[int]:
+    """Give the text of a file to `take`; yield how far each block brought us in it."""
     # Read, not mapped: a text that somebody cuts meanwhile must not end the process.
     with _opened(name) as text:
         buffer = np.empty(_BLOCK, np.uint8)
@@ -92,7 +108,7 @@ def _count_file(counts: _native.TokenCounts, name: str) -> Iterator[int]:
                 held += got
             last = held < buffer.size
             begin = _after_mark(name, buffer[:held]) if at == 0 else 0
-            used = counts.count_text(buffer[begin:held], last) + begin
+            used = take(buffer[begin:held], last) + begin
             at += used
             yield text.at
             if last:

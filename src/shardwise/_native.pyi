@@ -286,3 +286,22 @@ def find_nearest(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, No
     """
     Put the rows nearest to each query among its best so far: heaps, the worst in front.
     """
+
+def encode_text(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], text: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], last: bool, ended: bool) -> tuple[int, Annotated[NDArray[numpy.int32], dict(shape=(None,))]]:
+    """
+    (bytes used, ids of the words, -1 for each end of a line that has any); words that the map lacks are left out.
+    """
+
+class SkipGram:
+    """A training: a corpus of ids, and the rows that it changes."""
+
+    def __init__(self, *, corpus: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], inputs: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], outputs: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], counts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], keep: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, parts: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, part_offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, cbow: bool, window: int, negative: int, shared_by: int, epochs: int, rate: float, seed: int) -> None: ...
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks an epoch has."""
+
+    def train(self, begin: int, end: int, threads: int) -> tuple[int, int, float, int]:
+        """
+        Trains blocks, counted over all epochs; (tokens read, centre words trained, loss of a sample, pairs of the sample).
+        """

@@ -29,6 +29,7 @@ from shardwise.cli.plot import plot
 from shardwise.cli.reshard import reshard
 from shardwise.cli.restore import restore
 from shardwise.cli.similar import similar
+from shardwise.cli.train import train
 from shardwise.cli.verify import verify
 
 P = ParamSpec("P")
@@ -95,6 +96,7 @@ def _unwrapped(text: str | None) -> str | None:
 LOOSE = {"ignore_unknown_options": True}
 
 app.command()(told(convert))
+app.command()(told(train))
 app.command()(told(create))
 app.command(context_settings=LOOSE)(told(lookup))
 app.command()(told(info))
