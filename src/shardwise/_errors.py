@@ -255,6 +255,10 @@ class TableNotFoundError(StoreError, FileNotFoundError):
     """
 
 
+class DistributedError(ShardwiseError, RuntimeError):
+    """Ranks do not agree, or one of them died, hangs, or cannot do its part."""
+
+
 class ShardwiseWarning(UserWarning):
     """An answer is right, and perhaps not to the question that was meant.
 

@@ -352,22 +352,24 @@ def _as_padding(padding_idx: int | None, rows: int) -> int | None:
 
 
 def _check_table(table: Any, rows: int | None, dim: int | None, *, whole: bool) -> None:
-    if not isinstance(table, Table):
+    # The rows of this process, where the others' are on other ranks: a DistributedTable's.
+    here = table if isinstance(table, Table) else getattr(table, "local", None)
+    if not isinstance(here, Table):
         raise OptionError(
             f"expected a shardwise.Table, got {type(table).__name__}; make one with "
             "Table.from_array or Table.open"
         )
-    check_trained(table.shards[0].dtype)
+    check_trained(here.shards[0].dtype)
     if len(table.shape) != 2 or any(
         n not in (None, m) for n, m in zip((rows, dim), table.shape, strict=True)
     ):
         raise TableError(
             f"expected a table of shape ({rows or 'rows'}, {dim or 'dim'}), got {table.shape}"
         )
-    if whole and len(table.shards) != 1:
+    if whole and (here is not table or len(table.shards) != 1):
         raise OptionError(
             f"expected a table of one shard, whose rows weight can share, got "
-            f"{len(table.shards)}; pass an optimizer of shardwise.optimizers"
+            f"{table.partition}; pass an optimizer of shardwise.optimizers"
         )
     table._refuse_read_only()
     if whole and not table.shards[0].flags.writeable:
