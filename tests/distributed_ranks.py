@@ -41,9 +41,11 @@ def join(started, *, survivors=None):
     end = time.monotonic() + LONGEST
     found, problems = [], []
     try:
-        for rank, process in enumerate(ranks):
-            process.join(max(0.1, end - time.monotonic()))
-            if process.is_alive():
+        lives = range(len(ranks)) if survivors is None else survivors
+        for rank in sorted(range(len(ranks)), key=lambda rank: rank not in lives):
+            process = ranks[rank]
+            process.join(max(0.1, end - time.monotonic()) if rank in lives else 0.1)
+            if process.is_alive() and rank in lives:
                 problems.append(f"rank {rank} hangs")
             result = Path(folder.name) / f"result-{rank}"
             if result.exists():
@@ -53,7 +55,7 @@ def join(started, *, survivors=None):
                 found.append(value)
             else:
                 found.append(None)
-                if survivors is None or rank in survivors:
+                if rank in lives:
                     problems.append(f"rank {rank} ended with {process.exitcode}")
     finally:
         for process in ranks:
@@ -163,3 +165,163 @@ def single(size, path, optimizer, steps):
     for rank in range(size):
         read[rank].append(table.lookup(range(ROWS) if rank == 0 else np.empty(0, np.int64)))
     return read, table.optimizer_step
+
+
+def train_and_save(rank, size, path, saved, optimizer, steps, reopen=None):
+    """Train, save, and train on what was opened again; return rows and state, by rank 0."""
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory", exact=True)
+    for step in range(steps):
+        ids, offsets, _, rows, sums = batch(rank, step)
+        table.update(ids, rows, optimizer)
+        table.update_pool(ids, offsets, sums, optimizer, combiner="mean")
+    table.save(saved, overwrite=True)
+    return table.optimizer_step
+
+
+def read_all(rank, size, path, mode):
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode=mode, verify=True)
+    state = {
+        name: [array.tobytes() for array in arrays]
+        for name, arrays in table.local.optimizer_state.items()
+    }
+    return table.lookup(range(ROWS)), table.local_ids, state, table.optimizer_step
+
+
+def only_pools(rank, size, path, optimizer, steps):
+    """Train by bags alone, and by ids of which each rank has each once."""
+    import numpy as np
+
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="c")
+    for step in range(steps):
+        ids, offsets, weights, rows, sums = batch(rank, step)
+        table.update_pool(ids, offsets, sums, optimizer, combiner="sqrtn", weights=weights)
+        once, places = np.unique(ids, return_index=True)
+        table.update(once, rows[places], optimizer)
+    return table.lookup(range(ROWS))
+
+
+def modules(rank, size, path, steps):
+    """Train a small recommender of `shardwise.torch` with its dense part in DDP."""
+    import torch
+
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+    from shardwise.torch import Embedding, EmbeddingBag
+
+    tables = [DistributedTable.open(path, mode="memory", exact=True) for _ in range(2)]
+    return train_modules(tables, Embedding, EmbeddingBag, optimizers, torch, rank, size, steps)
+
+
+def train_modules(tables, embedding, bag, optimizers, torch, rank, size, steps):
+    rows = embedding(table=tables[0], optimizer=optimizers.Adagrad(0.1))
+    bags = bag(table=tables[1], mode="mean", optimizer=optimizers.RowwiseAdagrad(0.1))
+    torch.manual_seed(0)
+    dense = torch.nn.Linear(2 * DIM, 1)
+    model = torch.nn.parallel.DistributedDataParallel(dense) if rank is not None else dense
+    sgd = torch.optim.SGD(dense.parameters(), lr=0.1)
+    losses = []
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        ids = torch.randint(0, ROWS, (24,), generator=generator)
+        baskets = torch.randint(0, ROWS, (24, 6), generator=generator)
+        labels = torch.rand((24, 1), generator=generator)
+        if rank is not None:
+            mine = slice(24 // size * rank, 24 // size * (rank + 1))
+            ids, baskets, labels = ids[mine], baskets[mine], labels[mine]
+        found = model(torch.cat([rows(ids), bags(baskets)], dim=1))
+        loss = torch.nn.functional.mse_loss(found, labels)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        losses.append(float(loss.detach()))
+    everything = range(ROWS)
+    weight = dense.weight.detach().numpy()
+    return losses, tables[0].lookup(everything), tables[1].lookup(everything), weight
+
+
+def refused(rank, size, path, what):
+    """Return the error that each rank gets, and that the table works afterwards."""
+    import numpy as np
+
+    from shardwise import ShardwiseError, optimizers
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory")
+    before = table.lookup([3, 4])
+    sgd = optimizers.SGD(1.0)
+    last = rank == size - 1
+    try:
+        if what == "id":
+            table.lookup([1, 2 if not last else ROWS + 5])
+        elif what == "id of a bag":
+            table.pool([[1, 2 if not last else -1]])
+        elif what == "gradient":
+            table.update([3], np.full((1, DIM), np.nan if last else 1.0), sgd)
+        elif what == "shape":
+            table.update_pool([3], [0], np.ones((1, DIM + last)), sgd)
+        elif what == "id of an update":
+            table.update([ROWS if last else 3], np.ones((1, DIM)), sgd)
+        elif what == "call":
+            table.pool([[3]]) if last else table.lookup([3])
+        elif what == "optimizer":
+            table.update([3], np.ones((1, DIM)), optimizers.SGD(2.0) if last else sgd)
+        elif what == "save":
+            table.save("/dev/null/no" if last and size == 1 else path)
+        error = None
+    except (ShardwiseError, OSError) as caught:
+        error = f"{type(caught).__name__}: {caught}"
+    return error, bool((table.lookup([3, 4]) == before).all())
+
+
+def disagree(rank, size, path, others):
+    """Open a table, the last rank another one."""
+    from shardwise import ShardwiseError
+    from shardwise.distributed import DistributedTable
+
+    last = rank == size - 1
+    options = others if last else {}
+    try:
+        DistributedTable.open(options.pop("path", path), **options)
+    except ShardwiseError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def lost(rank, size, path, how):
+    """Train until the last rank is lost; return the error of the others."""
+    import numpy as np
+
+    from shardwise import DistributedError, Table, optimizers
+    from shardwise.distributed import _exchange
+    from shardwise.distributed import DistributedTable
+
+    _exchange._GRACE = 1.5
+    table = DistributedTable.open(path, mode="memory", timeout=timedelta(seconds=2))
+    begin = time.monotonic()
+    for step in range(1000):
+        if rank == size - 1 and step == 5:
+            if how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif how == "hangs":
+                time.sleep(30)
+            elif how == "fails":
+                Table._update = no_memory
+        try:
+            ids = [1, 2, 3] if size > 1 else []
+            table.update(ids, np.ones((len(ids), DIM)), optimizers.SGD(0.1))
+        except DistributedError as error:
+            try:
+                table.lookup([1])
+            except DistributedError as again:
+                return str(error), str(again), time.monotonic() - begin
+        except MemoryError:  # of the rank that fails
+            return None
+
+
+def no_memory(*arguments):
+    raise MemoryError("no room")

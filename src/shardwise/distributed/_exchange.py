@@ -175,15 +175,26 @@ class Exchange:
             self._lost = self._explain(what, str(error))
             raise DistributedError(self._lost) from error
 
-    def fail(self, call: str, error: Exception) -> NoReturn:
-        """Tell the ranks that wait that this one cannot go on, in the middle of a call."""
-        self._lost = (
-            f"expected {shown(call)} to end, got {type(error).__name__}: {error}; start again from "
-            "the last checkpoint"
-        )
-        self._say(f"failed with {type(error).__name__}: {error}")
-        dist.destroy_process_group(self._group)  # closes the connections: nobody waits for us
-        raise error
+    @contextmanager
+    def committed(self, call: str) -> Iterator[None]:
+        """The part of a call in which others wait: what goes wrong here alone is told to them.
+
+        After it, nothing more is exchanged: the rank that failed closes its connections, and the
+        others get an error that has its words.
+        """
+        try:
+            yield
+        except DistributedError:
+            raise
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+            self._lost = (
+                f"expected {shown(call)} to end, got {said}; start all ranks again from the last "
+                "checkpoint"
+            )
+            self._say(f"failed with {said}")
+            dist.destroy_process_group(self._group)
+            raise
 
     def _say(self, text: str) -> None:
         thread = threading.Thread(target=self._tell, args=(text,), daemon=True)

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +29,10 @@ from shardwise.store._deal import as_bytes
 from shardwise.store._directory import commit, sync_directory, sync_file, writing
 from shardwise.store._files import FileWriter, is_large
 from shardwise.store._manifest import DataFile, Manifest, OptimizerFiles, read_manifest
-from shardwise.store._open import map_shards
+from shardwise.store._open import map_shards, map_vocabulary
 from shardwise.store._state import Saved, map_state, state_header, state_name, write_shard_state
 from shardwise.store._verify import check_files
+from shardwise.store._vocabulary import token_id, write_file
 from shardwise.store._write import as_metadata, check_shards, file_name
 
 _MODES = ("r", "c", "memory")
@@ -65,6 +66,8 @@ def open_distributed(
         made = DistributedTable._make(
             exchange, local, manifest.partition, cuts, pieces, **options
         )
+        if exchange.rank == 0:  # who writes it again where the table is saved
+            made._vocabulary = map_vocabulary(place, manifest)
         return manifest, made
 
     manifest, table = prepared(exchange, "open", read)
@@ -257,7 +260,12 @@ def save_distributed(
         def publish() -> None:
             if exchange.rank == 0:
                 found = [one for text in texts for one in json.loads(text)]
-                commit(place, _manifest(table, found, generation, user))
+                tokens, vocabulary = None, table._vocabulary
+                if vocabulary is not None:
+                    tokens = write_file(place, file_name("vocabulary", generation), vocabulary)
+                manifest = _manifest(table, found, generation, user)
+                unknown = token_id(vocabulary)
+                commit(place, replace(manifest, vocabulary=tokens, unknown_id=unknown))
             else:
                 sync_directory(place)
 

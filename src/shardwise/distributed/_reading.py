@@ -24,11 +24,8 @@ def fetch(
 ) -> Table:
     """Return the rows that were asked for, each once, and behind them a row of zeros."""
     layout, routed = wire.rows, asked.routed
-    try:
-        data = wire.looked_up(local, asked.rows)
-        out = room(len(routed.rows) + 1, layout)
-    except Exception as error:
-        exchange.fail(call, error)
+    data = wire.looked_up(local, asked.rows)
+    out = room(len(routed.rows) + 1, layout)
     end = len(routed.rows) * layout.row_bytes
     out[end:] = 0
     exchange.swap(
@@ -61,18 +58,14 @@ def fetch_sums(
     layout, routed = wire.sent_sums, asked.routed
     assert asked.bags is not None and asked.question.bags is not None
     parts = "max" if combiner == "max" else "sum"
-    try:
-        made = layout.dtype
-        sums = local._pool(
-            asked.bags,
-            combiner=parts,
-            max_norm=max_norm,
-            dtype=None if made == local.dtype else made,
-        )
-        data = (layout.pack(sums) if layout.packed is not None else sums).reshape(-1)
-        out = room(len(routed.bags), layout)
-    except Exception as error:
-        exchange.fail(call, error)
+    sums = local._pool(
+        asked.bags,
+        combiner=parts,
+        max_norm=max_norm,
+        dtype=None if layout.dtype == local.dtype else layout.dtype,
+    )
+    data = (layout.pack(sums) if layout.packed is not None else sums).reshape(-1)
+    out = room(len(routed.bags), layout)
     exchange.swap(
         data.view(np.uint8),
         (asked.counts * layout.row_bytes).tolist(),

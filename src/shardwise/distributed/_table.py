@@ -18,7 +18,7 @@ from shardwise._norms import as_limit
 from shardwise._output import check_out, given
 from shardwise._partition import Partition
 from shardwise._pool import Combiner, as_id, pool
-from shardwise._update import How, Nonfinite, check_update, with_rate
+from shardwise._update import Checked, How, Nonfinite, check_update, with_rate
 from shardwise.distributed._asking import Asked, Question, ask_bags, ask_rows, keep, prepared
 from shardwise.distributed._cuts import ids_of
 from shardwise.distributed._exchange import Exchange
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardwise._table import Table
+    from shardwise._vocabulary import Vocabulary
     from shardwise.distributed._cuts import Piece
     from shardwise.initializers import Initializer, RowMaker
     from shardwise.optimizers import Optimizer
@@ -100,6 +101,7 @@ class DistributedTable:
         self._wire = Wire(local._layout, wire)
         self.exact, self._average = exact, average
         self._known: Asked[Any] | None = None
+        self._vocabulary: Vocabulary | None = None
         return self
 
     @classmethod
@@ -359,7 +361,8 @@ class DistributedTable:
 
         question, wanted = prepared(self._exchange, call, check)
         asked = ask_rows(self._exchange, self._routes, call, question, self._known)
-        rows = fetch(self._exchange, self._local, self._wire, call, asked)
+        with self._exchange.committed(call):
+            rows = fetch(self._exchange, self._local, self._wire, call, asked)
         self._known = keep(asked)
         places = asked.routed.places.reshape(question.ids.shape)
         return rows.lookup(
@@ -471,9 +474,10 @@ class DistributedTable:
             return self._pool_rows(made, which, wanted, call, combiner, max_norm, default_id)
         question = Question(made.values, made, which, _divided(combiner))
         asked = ask_bags(self._exchange, self._routes, call, question, self._known)
-        found = fetch_sums(
-            self._exchange, self._local, self._wire, call, asked, combiner, max_norm, wanted
-        )
+        with self._exchange.committed(call):
+            found = fetch_sums(
+                self._exchange, self._local, self._wire, call, asked, combiner, max_norm, wanted
+            )
         self._known = keep(asked)
         return found
 
@@ -503,7 +507,8 @@ class DistributedTable:
         ids = prepared(self._exchange, call, with_default)
         question = Question(ids, None, replace(which, skip_weightless=False))
         asked = ask_rows(self._exchange, self._routes, call, question, self._known)
-        rows = fetch(self._exchange, self._local, self._wire, call, asked)
+        with self._exchange.committed(call):
+            rows = fetch(self._exchange, self._local, self._wire, call, asked)
         self._known = keep(asked) if default_id is None else None
         places = asked.routed.places
         layout = rows._layout
@@ -632,7 +637,7 @@ class DistributedTable:
     ) -> None:
         call = (
             f"update(optimizer={optimizer!r}, learning_rate={learning_rate}, "
-            f"combiner={how.combiner!r}, rounding_seed={how.rounding_seed})"
+            f"combiner={how.combiner!r})"
         )
 
         def check() -> Any:
@@ -657,8 +662,8 @@ class DistributedTable:
                 bags = _single(ids.reshape(-1))
             return ids, bags, checked, made
 
-        ids, bags, checked, optimizer = prepared(self._exchange, call, check)
-        names, seed = checked.names, how.rounding_seed
+        ids, bags, checked, made = prepared(self._exchange, call, check)
+        names = checked.names
         which = Which(
             names["policy"],
             names["stand_in"],
@@ -668,38 +673,62 @@ class DistributedTable:
             names["frozen"],
             names["frozen_range"],
         )
-        exchange, local, wire = self._exchange, self._local, self._wire
-
-        def in_pieces(bags: Bags, rows: NDArray[Any], combiner: str) -> None:
-            question = Question(bags.values, bags, which, _divided(combiner))
-            pieces = ask_bags(exchange, self._routes, call, question, self._known)
-            send_pieces(exchange, local, wire, call, pieces, rows, optimizer, seed)
-
-        if bags is not None and how.combiner != "max":
-            in_pieces(bags, checked.gradients, how.combiner)
-            return
         if bags is None:
-            asked = ask_rows(
-                exchange, self._routes, call, Question(ids, None, which), self._known
-            )
+            self._change_rows(call, ids, which, checked, made)
+        elif how.combiner == "max":
+            self._change_largest(call, bags, which, checked, made, how)
+        else:
+            self._change_pieces(call, bags, which, checked.gradients, made, how.combiner)
+
+    def _change_rows(
+        self, call: str, ids: NDArray[Any], which: Which, checked: Checked, optimizer: Optimizer
+    ) -> None:
+        exchange, wire = self._exchange, self._wire
+        asked = ask_rows(exchange, self._routes, call, Question(ids, None, which), self._known)
+        with exchange.committed(call):
             sums = sums_by_row(asked.routed, checked, wire.sums.width)
-            send_sums(exchange, local, wire, call, asked, sums, optimizer, seed)
-            return
-        # Which row has the largest value is seen where the bag is: its rows are sent there.
+            send_sums(exchange, self._local, wire, call, asked, sums, optimizer)
+
+    def _change_pieces(
+        self,
+        call: str,
+        bags: Bags,
+        which: Which,
+        gradients: NDArray[Any],
+        optimizer: Optimizer,
+        combiner: str,
+    ) -> None:
+        exchange = self._exchange
+        question = Question(bags.values, bags, which, _divided(combiner))
+        asked = ask_bags(exchange, self._routes, call, question, self._known)
+        with exchange.committed(call):
+            send_pieces(exchange, self._local, self._wire, call, asked, gradients, optimizer)
+
+    def _change_largest(
+        self,
+        call: str,
+        bags: Bags,
+        which: Which,
+        checked: Checked,
+        optimizer: Optimizer,
+        how: How,
+    ) -> None:
+        """Which row has the largest value is seen where the bag is: its rows are sent there."""
+        exchange, wire = self._exchange, self._wire
         seen = replace(which, frozen=None, frozen_range=(0, 0), skip_weightless=False)
-        asked = ask_rows(
-            exchange, self._routes, call, Question(bags.values, None, seen), self._known
-        )
-        rows = fetch(exchange, local, wire, call, asked)
-        places = asked.routed.places
-        if self.exact:
+        question = Question(bags.values, None, seen)
+        asked = ask_rows(exchange, self._routes, call, question, self._known)
+        with exchange.committed(call):
+            rows = fetch(exchange, self._local, wire, call, asked)
+            places = asked.routed.places
+            if not self.exact:
+                frozen = self._frozen_places(places, which, bags.values, len(rows))
+                sums = sums_of_largest(places, rows, bags, checked, how, frozen)[:-1]
+                send_sums(exchange, self._local, wire, call, asked, sums, optimizer)
+                return
             own, each = by_position(places, rows)
             sums = sums_of_largest(own, each, bags, checked, how, None)
-            in_pieces(_single(bags.values), sums, "sum")
-            return
-        frozen = self._frozen_places(places, which, bags.values, len(rows))
-        sums = sums_of_largest(places, rows, bags, checked, how, frozen)[:-1]
-        send_sums(exchange, local, wire, call, asked, sums, optimizer, seed)
+        self._change_pieces(call, _single(bags.values), which, sums, optimizer, "sum")
 
     def _frozen_places(
         self, places: NDArray[np.int64], which: Which, ids: NDArray[Any], rows: int

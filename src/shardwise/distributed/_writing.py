@@ -102,15 +102,11 @@ def send_sums(
     asked: Asked[RoutedRows],
     sums: NDArray[Any],
     optimizer: Optimizer,
-    rounding_seed: int | None,
 ) -> None:
     """Send the sum of each row to its rank, which adds those of ranks up in their order."""
     gradients = _swapped(exchange, wire, call, wire.gathered(sums, None), asked, asked.routed.counts)
-    how = How(nonfinite="propagate", rounding_seed=rounding_seed)
-    try:
-        local._update(asked.rows, None, gradients, optimizer, how)
-    except Exception as error:
-        exchange.fail(call, error)
+    how = How(nonfinite="propagate")
+    local._update(asked.rows, None, gradients, optimizer, how)
 
 
 def send_pieces(
@@ -121,7 +117,6 @@ def send_pieces(
     asked: Asked[RoutedBags],
     gradients: NDArray[Any],
     optimizer: Optimizer,
-    rounding_seed: int | None,
 ) -> None:
     """Send the gradient of each bag to each rank that holds a row of it.
 
@@ -136,11 +131,8 @@ def send_pieces(
         divide(rows, routed.divisors)
     data = wire.gathered(rows, routed.bags)
     received = _swapped(exchange, wire, call, data, asked, routed.piece_counts)
-    how = How(combiner="sum", nonfinite="propagate", rounding_seed=rounding_seed)
-    try:
-        local._update(asked.bags.values, asked.bags, received, optimizer, how)
-    except Exception as error:
-        exchange.fail(call, error)
+    how = How(combiner="sum", nonfinite="propagate")
+    local._update(asked.bags.values, asked.bags, received, optimizer, how)
 
 
 def _swapped(

@@ -95,7 +95,7 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
         shards, manifest.partition, layout=manifest.layout, mode=mode, files=files
     )
     table._training = map_state(path, manifest, mode)
-    return Stored(table, _vocabulary(path, manifest), manifest)
+    return Stored(table, map_vocabulary(path, manifest), manifest)
 
 
 def map_shards(
@@ -124,7 +124,8 @@ def map_shards(
     return found
 
 
-def _vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
+def map_vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
+    """Return the vocabulary of a table on disk, mapped; None if it has none."""
     if manifest.vocabulary is None:
         return None
     return read_file(sized(path, manifest.vocabulary), manifest)
