@@ -9,6 +9,7 @@ SUITES = {
     "pool": "bags of rows: sums, weighted means, shards, sparse ids, real baskets",
     "train": "bags, forward, backward and update: SGD, Adagrad, row-wise Adagrad, Adam",
     "sweep": "ratios against size: ids, dimension, shards, skew, size of the table",
+    "distributed": "tables over 2 and 4 ranks: lookups and training steps over gloo",
     "words": "tokens: ids, vectors, nearest neighbours, analogies, counting a text",
 }
 
