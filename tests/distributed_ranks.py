@@ -15,7 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.distributed", "shardwise.distributed"])
+CONTEXT.set_forkserver_preload(
+    [
+        "torch.distributed.checkpoint",
+        "torch.nn.parallel",
+        "shardwise.distributed._checkpointable",
+        "shardwise.distributed._files",
+    ]
+)
 LONGEST = 60  # seconds
 
 
@@ -325,3 +332,41 @@ def lost(rank, size, path, how):
 
 def no_memory(*arguments):
     raise MemoryError("no room")
+
+
+def save_with_torch(rank, size, path, folder, optimizer):
+    import torch.distributed.checkpoint as dcp
+
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory")
+    for step in range(2):
+        ids, _, _, rows, _ = batch(rank, step)
+        table.update(ids, rows, optimizer)
+    dcp.save(table.state_dict(), checkpoint_id=folder)
+    state = {k: [a.tobytes() for a in v] for k, v in table.local.optimizer_state.items()}
+    return table.lookup(range(ROWS)), whole_state(table), table.optimizer_step, state
+
+
+def load_with_torch(rank, size, path, folder, optimizer):
+    import torch.distributed.checkpoint as dcp
+
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory")
+    state = table.state_dict(optimizer)
+    dcp.load(state, checkpoint_id=folder)
+    table.load_state_dict(state)
+    return table.lookup(range(ROWS)), whole_state(table), table.optimizer_step
+
+
+def whole_state(table):
+    """What the optimizer keeps of all rows, in the order of places."""
+    import numpy as np
+
+    found = {}
+    for name, arrays in table.local.optimizer_state.items():
+        own = np.concatenate([array.reshape(len(array), -1) for array in arrays])
+        texts = table._exchange.gather(own.tobytes().hex())
+        found[name] = b"".join(bytes.fromhex(text) for text in texts)
+    return found

@@ -197,3 +197,24 @@ def test_a_lost_rank_is_named_on_all_others(matrix, tmp_path, how):
         assert again == error
         assert seconds < 12
     assert same([Table.open(tmp_path / "t").lookup(range(ROWS))], [matrix])
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize(("partition", "sizes"), [("mod", (1, 3, 8)), ("balanced", (2,))])
+def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path, partition, sizes):
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    path, folder = tmp_path / "t", tmp_path / "dcp"
+    Table.from_array(matrix, 4, PARTITIONS[partition]).save(path)
+    optimizer = optimizers.Adam(0.1)
+    rows, state, step, _ = ranks.run(ranks.save_with_torch, 4, path, folder, optimizer)[0]
+    for size in sizes:
+        for found in ranks.run(ranks.load_with_torch, size, path, folder, optimizer):
+            assert same([found[0]], [rows])
+            assert found[1:] == (state, step)
+    plain = {"weight": torch.empty(ROWS, DIM)}
+    dcp.load(plain, checkpoint_id=folder, no_dist=True)
+    cut = Table.open(path).partition
+    order = np.concatenate([cut.ids_of(shard) for shard in range(4)])
+    assert same([plain["weight"].numpy()], [rows[order]])

@@ -244,6 +244,52 @@ class DistributedTable:
 
         save_distributed(self, path, overwrite=overwrite, metadata=metadata)
 
+    def state_dict(self, optimizer: Optimizer | None = None) -> dict[str, Any]:
+        """Return rows and state for torch.distributed.checkpoint, which writes and reads them.
+
+        Keys: "weight", "partition", and where there is a state of an optimizer "family", "step" and
+        "optimizer.<name>" for each name. Tensors have the rows in the order of `partition`'s shards
+        (that of the ids for "div" and "ranges"), and are the memory of this table: to load is to
+        write to it. `save` writes a table that needs no torch to be read, with checksums.
+
+        Args:
+            optimizer: whose state is loaded: it is made, where there is none.
+
+        Raises:
+            TableError: rows are packed.
+
+        Example:
+            >>> import tempfile, torch.distributed as dist
+            >>> import torch.distributed.checkpoint as dcp
+            >>> from shardwise.distributed import DistributedTable
+            >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            >>> table = DistributedTable.create(None, 10, 2, initializer="normal")
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> _ = dcp.save(table.state_dict(), checkpoint_id=folder.name)
+            >>> other = DistributedTable.create(None, 10, 2)
+            >>> state = other.state_dict()
+            >>> dcp.load(state, checkpoint_id=folder.name)
+            >>> other.load_state_dict(state)
+            >>> bool((other.lookup(range(10)) == table.lookup(range(10))).all())
+            True
+            >>> dist.destroy_process_group()
+            >>> folder.cleanup()
+        """
+        from shardwise.distributed._checkpointable import state_dict
+
+        return state_dict(self, optimizer)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """End what `torch.distributed.checkpoint.load` of a `state_dict` of this table began.
+
+        Raises:
+            DistributedError: the checkpoint is of a table that was cut otherwise, or its state is
+                another optimizer's.
+        """
+        from shardwise.distributed._checkpointable import load_state_dict
+
+        load_state_dict(self, state)
+
     @property
     def partition(self) -> Partition:
         """How ids fall on the shards."""
