@@ -21,7 +21,7 @@ from shardwise._safetensors import make_header, storable_dtype
 from shardwise._table import Table
 from shardwise._update import Training
 from shardwise.distributed._asking import prepared
-from shardwise.distributed._cuts import Piece, cuts_of, ids_of, local_partition, pieces_of, shard_starts
+from shardwise._cuts import Piece, cuts_of, ids_of, local_partition, pieces_of, shard_starts
 from shardwise.distributed._exchange import Exchange
 from shardwise.distributed._table import DistributedTable, Mode
 from shardwise.initializers import as_initializer

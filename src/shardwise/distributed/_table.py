@@ -20,7 +20,7 @@ from shardwise._partition import Partition
 from shardwise._pool import Combiner, as_id, pool
 from shardwise._update import Checked, How, Nonfinite, check_update, with_rate
 from shardwise.distributed._asking import Asked, Question, ask_bags, ask_rows, keep, prepared
-from shardwise.distributed._cuts import ids_of
+from shardwise._cuts import ids_of
 from shardwise.distributed._exchange import Exchange
 from shardwise.distributed._reading import fetch, fetch_sums
 from shardwise.distributed._routes import Routes, Which
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from shardwise._table import Table
     from shardwise._vocabulary import Vocabulary
-    from shardwise.distributed._cuts import Piece
+    from shardwise._cuts import Piece
     from shardwise.initializers import Initializer, RowMaker
     from shardwise.optimizers import Optimizer
 
