@@ -57,9 +57,7 @@ def serve(pipe: Connection, store: str, rank: int, size: int, threads: int, make
 
     torch.set_num_threads(threads)
     shardwise.set_num_threads(threads)
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size
-    )
+    dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
     worker = make(rank, size, threads)
     while (asked := pipe.recv()) is not None:
         name, arguments = asked

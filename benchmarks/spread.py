@@ -182,12 +182,8 @@ class TorchRec:
             feature_names=["f"],
             init_fn=fill,
         )
-        collection = torchrec.EmbeddingCollection(
-            tables=[table], device=torch.device("cpu")
-        )
-        optim._apply_optimizer_in_backward(
-            torch.optim.SGD, collection.parameters(), {"lr": RATE}
-        )
+        collection = torchrec.EmbeddingCollection(tables=[table], device=torch.device("cpu"))
+        optim._apply_optimizer_in_backward(torch.optim.SGD, collection.parameters(), {"lr": RATE})
         sharder = embedding.EmbeddingCollectionSharder(use_index_dedup=False)
         plan = plans.construct_module_sharding_plan(
             collection,

@@ -43,7 +43,7 @@ def start(function, size, *arguments, timeout=20.0):
 
 
 def join(started, *, survivors=None):
-    """Return what the ranks returned; None for those that died, where `survivors` says who lives."""
+    """Return what the ranks returned; None for those that died. `survivors` do not."""
     folder, ranks = started
     end = time.monotonic() + LONGEST
     found, problems = [], []
@@ -89,7 +89,7 @@ def enter(name, rank, size, folder, timeout, arguments):
 
     torch.set_num_threads(1)
     shardwise.set_num_threads(1)
-    sys.stderr = open(os.path.join(folder, f"stderr-{rank}"), "w")  # noqa: SIM115
+    sys.stderr = open(os.path.join(folder, f"stderr-{rank}"), "w")
     store = dist.FileStore(os.path.join(folder, "store"), size)
     dist.init_process_group(
         "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
@@ -163,8 +163,12 @@ def single(size, path, optimizer, steps):
                 read[rank].append(table.pool(ids, offsets, weights=weights, combiner=combiner))
             read[rank].append(table.pool(ids, offsets, combiner="mean", padding_id=0, default_id=7))
         starts = np.cumsum([0, *(len(one[0]) for one in batches)])
-        offsets = np.concatenate([one[1] + start for one, start in zip(batches, starts)])
-        ids, _, weights, rows, sums = (np.concatenate(parts) for parts in zip(*batches))
+        offsets = np.concatenate(
+            [one[1] + start for one, start in zip(batches, starts, strict=False)]
+        )
+        ids, _, weights, rows, sums = (
+            np.concatenate(parts) for parts in zip(*batches, strict=True)
+        )
         table.update(ids, rows, optimizer)
         table.update_pool(ids, offsets, sums, optimizer, combiner="mean", padding_id=2)
         table.update_pool(ids, offsets, sums, optimizer, weights=weights)
@@ -304,8 +308,7 @@ def lost(rank, size, path, how):
     import numpy as np
 
     from shardwise import DistributedError, Table, optimizers
-    from shardwise.distributed import _exchange
-    from shardwise.distributed import DistributedTable
+    from shardwise.distributed import DistributedTable, _exchange
 
     _exchange._GRACE = 1.5
     table = DistributedTable.open(path, mode="memory", timeout=timedelta(seconds=2))
@@ -370,3 +373,171 @@ def whole_state(table):
         texts = table._exchange.gather(own.tobytes().hex())
         found[name] = b"".join(bytes.fromhex(text) for text in texts)
     return found
+
+
+def train_with_checkpoints(rank, size, path, saved, steps, every):
+    """Train from the last checkpoint on, as a program under torchrun does; save now and then."""
+    from shardwise import Table, optimizers
+    from shardwise.distributed import DistributedTable, _exchange
+
+    _exchange._GRACE = 0.5
+    options = {"mode": "memory", "exact": True, "timeout": timedelta(seconds=5)}
+    try:
+        table = DistributedTable.open(saved, **options)
+    except OSError:
+        table = DistributedTable.open(path, **options)
+    for step in range(table.optimizer_step, steps):
+        ids, _, _, rows, _ = batch(rank, step)
+        table.update(ids, rows, optimizers.Adagrad(0.1))
+        if (step + 1) % every == 0:
+            table.save(saved, overwrite=True)
+    return Table.open(saved).optimizer_step
+
+
+def bits_by_step(size, path, steps):
+    """The rows and the state that one process has after each step."""
+    import numpy as np
+
+    from shardwise import Table, optimizers
+
+    table = Table.open(path, "c")
+    found = {0: bits(table)}
+    for step in range(steps):
+        parts = [batch(rank, step) for rank in range(size)]
+        ids, rows = (np.concatenate([part[k] for part in parts]) for k in (0, 3))
+        table.update(ids, rows, optimizers.Adagrad(0.1))
+        found[step + 1] = bits(table)
+    return found
+
+
+def bits(table):
+    arrays = [a for arrays in table.optimizer_state.values() for a in arrays]
+    return [array.tobytes() for array in (*table.shards, *arrays)]
+
+
+def prefetched(rank, size, path, mode, exact):
+    """Read and train with and without prefetch; return both, and the bytes sent in the calls."""
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+
+    found = []
+    for ahead in (False, True):
+        table = DistributedTable.open(path, mode=mode, exact=exact)
+        read = []
+        for step in range(4):
+            ids, offsets, weights, rows, _ = batch(rank, step)
+            read.append(table.lookup(ids))
+            if ahead:
+                table.prefetch(ids, offsets, weights=weights, combiner="mean")
+            if mode != "r":
+                table.update(ids, rows, optimizers.SGD(0.1))
+            read.append(table.pool(ids, offsets, weights=weights, combiner="mean"))
+            if ahead:  # also one that this rank, or one alone, has no use for
+                table.prefetch(batch(rank, step + 1 + (step == 2 and rank == 1))[0])
+        if ahead:
+            table.prefetch([ROWS + 1] if rank == 0 else [1])  # told by nobody: nothing asks for it
+            read.append(table.lookup([rank]))
+        else:
+            read.append(table.lookup([rank]))
+        found.append(read)
+    return found
+
+
+def wires(rank, size, path, wire):
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory", wire=wire)
+    ids, offsets, weights, rows, sums = batch(rank)
+    before = table.sent_bytes
+    read = [table.lookup(ids), table.pool(ids, offsets, weights=weights, combiner="mean")]
+    sent = table.sent_bytes - before
+    table.update(ids, rows, optimizers.SGD(0.1))
+    table.update_pool(ids, offsets, sums, optimizers.SGD(0.1))
+    return [*read, table.lookup(range(ROWS))], sent, table.rows_of_ranks
+
+
+def odd_tables(rank, size, path, packed, integers):
+    """Tables of rows in 8 bits, of integers, of 16 bits, and of no rows."""
+    import numpy as np
+
+    from shardwise import TableError, optimizers
+    from shardwise.distributed import DistributedTable
+
+    ids = batch(rank)[0]
+    read = []
+    for one in (packed, integers):
+        table = DistributedTable.open(one)
+        read.append(table.lookup(ids, out_of_range="wrap"))
+        read.append(table.lookup(ids + 150, out_of_range="zeros"))
+        try:
+            table.update(ids, np.ones((len(ids), DIM)), optimizers.SGD(1.0))
+        except TableError:
+            read.append(np.empty(0))
+    table = DistributedTable.open(path, mode="c")
+    read.append(table.lookup(ids.reshape(1, -1), max_norm=1.0, dtype="float16"))
+    read.append(table.lookup(np.uint8(ids % 200)))
+    for combiner in ("sum", "max"):
+        read.append(table.pool([ids], combiner=combiner, out_of_range="clamp", max_norm=0.5))
+        read.append(table.pool([ids + 150], combiner=combiner, out_of_range="zeros"))
+    out = np.empty((len(ids), DIM), np.float32)
+    table.lookup(ids, out=out)
+    read.append(out)
+    table.update(ids + 150, np.ones((len(ids), DIM)), optimizers.SGD(1.0), out_of_range="zeros")
+    table.update(ids, np.ones((len(ids), DIM)), optimizers.SGD(1.0), frozen=slice(0, 100))
+    frozen = np.arange(ROWS) % 2 == 0
+    for combiner in ("mean", "max"):
+        table.update_pool(
+            [ids], None, np.ones((1, DIM)), optimizers.SGD(1.0), combiner=combiner, frozen=frozen
+        )
+    read.append(table.lookup(range(ROWS)))
+    return read
+
+
+def odd_tables_of_one(size, path, packed, integers):
+    import numpy as np
+
+    from shardwise import Table, optimizers
+
+    batches = [batch(rank)[0] for rank in range(size)]
+    table, found = Table.open(path, "c"), []
+    for ids in batches:
+        read = []
+        for one in (packed, integers):
+            read.append(Table.open(one).lookup(ids, out_of_range="wrap"))
+            read.append(Table.open(one).lookup(ids + 150, out_of_range="zeros"))
+            read.append(np.empty(0))
+        read.append(table.lookup(ids.reshape(1, -1), max_norm=1.0, dtype="float16"))
+        read.append(table.lookup(np.uint8(ids % 200)))
+        for combiner in ("sum", "max"):
+            read.append(table.pool([ids], combiner=combiner, out_of_range="clamp", max_norm=0.5))
+            read.append(table.pool([ids + 150], combiner=combiner, out_of_range="zeros"))
+        read.append(table.lookup(ids))
+        found.append(read)
+    ids = np.concatenate(batches)
+    sgd = optimizers.SGD(1.0)
+    table.update(ids + 150, np.ones((len(ids), DIM)), sgd, out_of_range="zeros")
+    table.update(ids, np.ones((len(ids), DIM)), sgd, frozen=slice(0, 100))
+    for combiner in ("mean", "max"):
+        table.update_pool(
+            [ids.tolist() for ids in batches],
+            None,
+            np.ones((size, DIM)),
+            sgd,
+            combiner=combiner,
+            frozen=np.arange(ROWS) % 2 == 0,
+        )
+    for read in found:
+        read.append(table.lookup(range(ROWS)))
+    return found
+
+
+def sent_by_lookup(rank, size, path):
+    import numpy as np
+
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path)
+    before = table.sent_bytes
+    table.lookup(np.random.default_rng(rank).integers(0, ROWS, 64))
+    return table.sent_bytes - before

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch.distributed")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import distributed_ranks as ranks  # noqa: E402
-from distributed_ranks import DIM, ROWS  # noqa: E402
+import distributed_ranks as ranks
+from distributed_ranks import DIM, ROWS
 
-from shardwise import Partition, Table, Vectors, Vocabulary, optimizers  # noqa: E402
+from shardwise import Partition, Table, Vectors, Vocabulary, optimizers
 
 PARTITIONS = {
     "mod": "mod",
@@ -73,9 +73,7 @@ def test_bags_train_as_in_one_process(matrix, tmp_path, partition, size):
         batches = [ranks.batch(rank, step) for rank in range(size)]
         starts = np.cumsum([0, *(len(one[0]) for one in batches)])
         offsets = [one[1] + start for one, start in zip(batches, starts, strict=False)]
-        ids, _, weights, _, sums = (
-            np.concatenate(parts) for parts in zip(*batches, strict=True)
-        )
+        ids, _, weights, _, sums = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         table.update_pool(
             ids,
             np.concatenate(offsets),
@@ -155,9 +153,12 @@ def test_what_one_rank_cannot_do_is_an_error_on_all(matrix, tmp_path, what, kind
     Table.from_array(matrix, 3).save(tmp_path / "t")
     found = ranks.run(ranks.refused, 3, tmp_path / "t", what)
     assert all(works for _, works in found)
-    assert found[2][0].startswith(f"{kind}: ") and words in found[2][0]
+    assert found[2][0].startswith(f"{kind}: ")
+    assert words in found[2][0]
     for error, _ in found[:2]:
-        assert error.startswith("DistributedError: ") and "rank 2" in error and words in error
+        assert error.startswith("DistributedError: ")
+        assert "rank 2" in error
+        assert words in error
 
 
 @pytest.mark.parametrize("what", ["call", "optimizer"])
@@ -166,7 +167,8 @@ def test_ranks_that_call_different_things_are_told(matrix, tmp_path, what):
     found = ranks.run(ranks.refused, 3, tmp_path / "t", what)
     assert all(works for _, works in found)
     assert all(error.startswith("DistributedError: ") for error, _ in found)
-    assert "rank 2" in found[0][0] and "rank 0" in found[2][0]
+    assert "rank 2" in found[0][0]
+    assert "rank 0" in found[2][0]
 
 
 def test_ranks_that_open_different_tables_are_told(matrix, tmp_path):
@@ -193,7 +195,8 @@ def test_a_lost_rank_is_named_on_all_others(matrix, tmp_path, how):
     words = {"dies": "died", "hangs": "hangs", "fails": "MemoryError: no room"}[how]
     found = ranks.join(started, survivors=(0, 1))
     for error, again, seconds in found[:2]:
-        assert "rank 2" in error and words in error
+        assert "rank 2" in error
+        assert words in error
         assert again == error
         assert seconds < 12
     assert same([Table.open(tmp_path / "t").lookup(range(ROWS))], [matrix])
@@ -218,3 +221,41 @@ def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path
     cut = Table.open(path).partition
     order = np.concatenate([cut.ids_of(shard) for shard in range(4)])
     assert same([plain["weight"].numpy()], [rows[order]])
+
+
+@pytest.mark.parametrize(("mode", "exact"), [("r", False), ("memory", False), ("c", True)])
+def test_prefetch_changes_no_result(matrix, tmp_path, mode, exact):
+    Table.from_array(matrix, 3).save(tmp_path / "t")
+    for plain, ahead in ranks.run(ranks.prefetched, 3, tmp_path / "t", mode, exact):
+        assert same(ahead, plain)
+
+
+@pytest.mark.parametrize(
+    ("wire", "size", "error"),
+    [("float16", 2, 2e-3), ("bfloat16", 2, 2e-2), ("int8", 4, 5e-2), ("float32", 4, 1e-5)],
+)
+def test_wires(matrix, tmp_path, wire, size, error):
+    Table.from_array(matrix, 4).save(tmp_path / "t")
+    found = ranks.run(ranks.wires, size, tmp_path / "t", wire)
+    exact = ranks.run(ranks.wires, size, tmp_path / "t", None)
+    for (read, sent, _), (expected, most, _) in zip(found, exact, strict=True):
+        for a, b in zip(read, expected, strict=True):
+            assert a.dtype == b.dtype == np.float32
+            np.testing.assert_allclose(a, b, atol=error * 4 * max(1, np.abs(b).max(initial=0)))
+        assert sent < most or wire == "float32"
+
+
+def test_other_rows_and_options(matrix, tmp_path):
+    path, packed, integers = (tmp_path / name for name in ("t", "packed", "integers"))
+    table = Table.from_array(matrix, 4)
+    table.save(path)
+    table.quantize("int8").save(packed)
+    Table.from_array(np.arange(ROWS * DIM).reshape(ROWS, DIM), 4, "div").save(integers)
+    found = ranks.run(ranks.odd_tables, 3, path, packed, integers)
+    expected = ranks.odd_tables_of_one(3, path, packed, integers)
+    for read, mine in zip(found, expected, strict=True):
+        for k, (a, b) in enumerate(zip(read, mine, strict=True)):
+            assert a.shape == b.shape
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=str(k))
+        assert same(read[:8], mine[:8])

@@ -46,9 +46,8 @@ def looked_up(title: str, ranks: Ranks, size: int, ids: Array) -> Case:
     names, absent = made(ranks, (OURS, DTENSOR, TORCHREC))
     share = len(ids) // size * BAG
     places = np.linspace(0, share - 1, SAMPLED).astype(np.int64)
-    expected = np.stack(
-        [rows_of(ids.reshape(-1)[rank * share : (rank + 1) * share][places], DIM) for rank in range(size)]
-    )
+    parts = np.split(ids.reshape(-1), size)
+    expected = np.stack([rows_of(part[places], DIM) for part in parts])
     contenders = [
         Contender(
             name,
@@ -117,9 +116,9 @@ def wire(ids: Array, size: int, ways: int) -> tuple[int, int]:
 
 def sent(ranks: Ranks, what: str) -> int:
     """The bytes that our ranks send in a call."""
-    before = sum(ranks.call("sent_bytes", OURS))
+    before: int = sum(ranks.call("sent_bytes", OURS))
     ranks.call(what, OURS)
-    after = sum(ranks.call("sent_bytes", OURS))
+    after: int = sum(ranks.call("sent_bytes", OURS))
     ranks.call("make", OURS)  # as if it had not been called
     return after - before
 

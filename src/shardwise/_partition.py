@@ -160,13 +160,16 @@ class Partition:
             )
         loads = loads.astype(np.float64)
         if not (np.isfinite(loads) & (loads >= 0)).all():
-            raise PartitionError("expected counts from 0 up, got a negative or infinite one, or NaN")
+            raise PartitionError(
+                "expected counts from 0 up, got one that is negative or not finite"
+            )
         rows = loads.size
         even = -(-rows // shards)
         most = max(1, 2 * even) if max_rows is None else _count(max_rows, "max_rows", least=1)
         if most * shards < rows:
             raise PartitionError(
-                f"expected max_rows of at least {even} for {rows} rows in {shards} shards, got {most}"
+                f"expected max_rows of at least {even}, for {rows} rows in {shards} shards, got "
+                f"{most}"
             )
         if not loads.any():
             loads = np.ones(rows)

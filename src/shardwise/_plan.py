@@ -1,4 +1,4 @@
-"""What a table takes on each rank of many: memory, and the traffic of a step, on a sample of ids."""
+"""What a table takes on each rank of many: memory, and the traffic of a step."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,7 +17,10 @@ from shardwise.distributed._routes import RoutedBags, RoutedRows, Routes, Which
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shardwise._table import Table
+
 T = TypeVar("T")
+_ALL = Which()
 _KEPT = 1 << 25  # ids of a call that are kept for the next one: not of a sweep over a whole table
 
 
@@ -32,7 +37,7 @@ class Question:
 
     ids: NDArray[Any]
     bags: Bags | None = None
-    which: Which = Which()
+    which: Which = _ALL
     divided: str | None = None
 
     def kept(self) -> Question:
@@ -80,6 +85,7 @@ class Asked(Generic[T]):
         rows: local rows that are asked for, those of rank 0 first.
         bags: of them, where they are asked for in bags.
         counts: int64[ranks]: how many rows, or bags, each rank asks for.
+        fetched: the rows that this rank asked for, where they came already; see `fetch`.
     """
 
     question: Question
@@ -87,6 +93,31 @@ class Asked(Generic[T]):
     rows: NDArray[Any]
     bags: Bags | None
     counts: NDArray[np.int64]
+    fetched: Table | None = None
+
+
+class Pending:
+    """What is exchanged on another thread.
+
+    Args:
+        question: that; None where there is none.
+        work: what exchanges it.
+    """
+
+    def __init__(self, question: Question | None, work: Callable[[], Asked[Any]]) -> None:
+        self.question, self._work = question, work
+        self._found: Asked[Any] | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(Exception):  # the call that it is for does it again, and tells
+            self._found = self._work()
+
+    def wait(self) -> Asked[Any] | None:
+        """Return what was exchanged; None after an error."""
+        self._thread.join()
+        return self._found
 
 
 def ask_rows(
@@ -127,9 +158,7 @@ def ask_bags(
     routed: RoutedBags = (
         known.routed
         if known is not None and fits
-        else prepared(
-            exchange, call, lambda: routes.bags(bags, question.which, question.divided)
-        )
+        else prepared(exchange, call, lambda: routes.bags(bags, question.which, question.divided))
     )
     sent = np.stack([routed.counts, routed.piece_counts], axis=1)
     theirs, all_fit = exchange.agree(call, sent, flag=fits)
@@ -148,9 +177,9 @@ def ask_bags(
         for part, ends in zip(parts, bounds, strict=True)
     ]
     sizes = [part.dtype.itemsize for part in parts]
-    out = sum(mine * size for (mine, _), size in zip(counts, sizes, strict=True))
-    back = sum(yours * size for (_, yours), size in zip(counts, sizes, strict=True))
-    got = exchange.swap(np.concatenate(segments), list(map(int, out)), list(map(int, back)))
+    out = np.sum([mine * size for (mine, _), size in zip(counts, sizes, strict=True)], axis=0)
+    back = np.sum([yours * size for (_, yours), size in zip(counts, sizes, strict=True)], axis=0)
+    got = exchange.swap(np.concatenate(segments), out.tolist(), back.tolist())
     found: list[list[NDArray[Any]]] = [[] for _ in parts]
     at = 0
     for rank in range(exchange.size):
@@ -176,7 +205,7 @@ def keep(asked: Asked[T]) -> Asked[T] | None:
     """Return what is known for the next call."""
     if asked.question.ids.size > _KEPT:
         return None
-    return replace(asked, question=asked.question.kept())
+    return replace(asked, question=asked.question.kept(), fetched=None)
 
 
 def prepared(exchange: Exchange, call: str, work: Callable[[], T]) -> T:

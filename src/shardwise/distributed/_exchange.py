@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import zlib
@@ -51,7 +52,8 @@ class Exchange:
                 "expected a group that this rank belongs to, got another; let only its members open"
             )
         self.timeout = TIMEOUT if timeout is None else timeout
-        self.rank, self.size = dist.get_rank(self.parent), dist.get_world_size(self.parent)
+        self.rank: int = dist.get_rank(self.parent)
+        self.size: int = dist.get_world_size(self.parent)
         self.sent_bytes = 0
         self._lost: str | None = None
         # A group of our own: rows lie in the memory of CPUs, whatever the backend of the caller's
@@ -128,10 +130,7 @@ class Exchange:
         copies = np.tile(data, self.size)
         got = self.swap(copies, [data.size] * self.size, sizes)
         ends = np.cumsum([0, *sizes])
-        return [
-            got[a:b].tobytes().decode(errors="replace")
-            for a, b in zip(ends[:-1], ends[1:], strict=True)
-        ]
+        return [got[a:b].tobytes().decode(errors="replace") for a, b in itertools.pairwise(ends)]
 
     def swap(
         self,
@@ -213,14 +212,12 @@ class Exchange:
     def _explain(self, what: str, cause: str) -> str:
         """Say which ranks are lost: those that do not say that they lost somebody, too."""
         heard: dict[int, str] = {}
-        reached = [False]
 
         def listen() -> None:
             try:
                 store = _store()
                 store.set(self._key(self.rank), "lives")
                 waiting, end = set(range(self.size)), time.monotonic() + _GRACE
-                reached[0] = True
                 while waiting and time.monotonic() < end:
                     for rank in sorted(waiting):
                         if store.check([self._key(rank)]):
@@ -228,8 +225,8 @@ class Exchange:
                     waiting -= heard.keys()
                     if waiting:
                         time.sleep(0.05)
-            except Exception:
-                reached[0] = False
+            except Exception:  # nothing is heard, not even this rank itself
+                heard.clear()
 
         thread = threading.Thread(target=listen, daemon=True)
         thread.start()
@@ -241,14 +238,20 @@ class Exchange:
         lost = [rank for rank in range(self.size) if rank not in heard]
         if failed:
             who = f"rank {failed[0]}, which {heard[failed[0]]}"
-        elif not reached[0]:
+        elif self.rank in lost:
             who = (
-                "the store of the process group (of rank 0, or of torchrun), which does not answer"
+                "the store of the process group, of rank 0 or of torchrun, which does not answer: "
+                "its process ended, or this host is cut off"
             )
         elif lost:
+            # With several, some of them may be in another call, where they did not notice yet.
             ranks = ", ".join(map(str, lost))
             how = f"hangs: no answer in {seconds:g} s" if slow else "died: its connection closed"
-            who = f"rank {ranks}, which {how}"
+            who = (
+                f"rank {ranks}, which {how}"
+                if len(lost) == 1
+                else f"one of the ranks {ranks}: it {how}"
+            )
         else:
             who = f"a connection of rank {self.rank}, though all ranks live"
         return (

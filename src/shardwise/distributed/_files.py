@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._arrays import as_row_shape, private_copy
+from shardwise._cuts import Piece, cuts_of, ids_of, local_partition, pieces_of, shard_starts
 from shardwise._errors import DistributedError, OptionError, StoreError
 from shardwise._layout import Layout
 from shardwise._partition import Partition, as_partition
@@ -21,7 +22,6 @@ from shardwise._safetensors import make_header, storable_dtype
 from shardwise._table import Table
 from shardwise._update import Training
 from shardwise.distributed._asking import prepared
-from shardwise._cuts import Piece, cuts_of, ids_of, local_partition, pieces_of, shard_starts
 from shardwise.distributed._exchange import Exchange
 from shardwise.distributed._table import DistributedTable, Mode
 from shardwise.initializers import as_initializer
@@ -62,10 +62,13 @@ def open_distributed(
         begin, end = cuts[exchange.rank : exchange.rank + 2]
         pieces = pieces_of(manifest.partition, begin, end)
         local = _map(place, manifest, mode, pieces, verify)
-        options = {"mode": mode, "wire": wire, "exact": exact, "average": average}
-        made = DistributedTable._make(
-            exchange, local, manifest.partition, cuts, pieces, **options
-        )
+        options: dict[str, Any] = {
+            "mode": mode,
+            "wire": wire,
+            "exact": exact,
+            "average": average,
+        }
+        made = DistributedTable._make(exchange, local, manifest.partition, cuts, pieces, **options)
         if exchange.rank == 0:  # who writes it again where the table is saved
             made._vocabulary = map_vocabulary(place, manifest)
         return manifest, made
@@ -122,7 +125,9 @@ def _map(place: str, manifest: Manifest, mode: Mode, pieces: list[Piece], verify
         mapped = map_shards(place, manifest, how, shards)
         training = map_state(place, manifest, how, shards)
     except FileNotFoundError as error:
-        raise StoreError(f"the table at {place} is broken: expected its files, got {error}") from None
+        raise StoreError(
+            f"the table at {place} is broken: expected its files, got {error}"
+        ) from None
     arrays = [_cut(array, piece, mode) for array, piece in zip(mapped, pieces, strict=True)]
     local = Table._make(
         arrays,
@@ -173,7 +178,9 @@ def create_distributed(
     average: bool,
 ) -> DistributedTable:
     """Make a table; see `DistributedTable.create`."""
-    call = f"create(rows={rows}, dim={dim}, dtype={dtype}, partition={partition!r}, shards={shards})"
+    call = (
+        f"create(rows={rows}, dim={dim}, dtype={dtype}, partition={partition!r}, shards={shards})"
+    )
 
     def make() -> DistributedTable:
         count = shards
@@ -300,7 +307,9 @@ def _write(table: DistributedTable, place: str, generation: int, large: bool) ->
     for shard, rows in _whole_shards(table).items():
         name, state = _names(table, shard, generation)
         writer = FileWriter(place, name, large)
-        header = make_header({"weight": (layout.stored_dtype, (sizes[shard], *layout.stored_shape))})
+        header = make_header(
+            {"weight": (layout.stored_dtype, (sizes[shard], *layout.stored_shape))}
+        )
         writer.write(np.frombuffer(header, np.uint8))
         step = max(1, _BLOCK_BYTES // max(1, layout.row_bytes))
         for begin in range(0, sizes[shard], step):
@@ -332,7 +341,9 @@ def _whole_shards(table: DistributedTable) -> dict[int, NDArray[Any]]:
     return found
 
 
-def _write_cut_shards(table: DistributedTable, call: str, place: str, generation: int) -> list[_File]:
+def _write_cut_shards(
+    table: DistributedTable, call: str, place: str, generation: int
+) -> list[_File]:
     """Write the files of shards that lie on several ranks: each rank writes its rows to them.
 
     The rank that holds the first row makes the file, and reads it again for its checksum.

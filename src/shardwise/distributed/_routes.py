@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ class Routes:
     def __init__(self, partition: Partition, cuts: Sequence[int]) -> None:
         self._native = _native.Routes(partition._core, list(cuts))
         self._num_rows, self._ranks = partition.num_rows, len(cuts) - 1
-        largest = max(b - a for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+        largest = max(b - a for a, b in itertools.pairwise(cuts))
         self.row_dtype = np.dtype(np.uint32 if largest <= 1 << 32 else np.uint64)
 
     def rows(self, ids: NDArray[Any], which: Which) -> RoutedRows:

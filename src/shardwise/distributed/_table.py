@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 import numpy as np
 
 from shardwise._bags import Bags, as_bags
-from shardwise._errors import IdOutOfRangeError, IdTypeError, OptionError, TableError
+from shardwise._cuts import ids_of
+from shardwise._errors import (
+    IdOutOfRangeError,
+    IdTypeError,
+    OptionError,
+    ShardwiseError,
+    TableError,
+)
 from shardwise._ids import OutOfRange, as_ids, as_policy
 from shardwise._layout import other_dtype
 from shardwise._norms import as_limit
@@ -19,8 +26,15 @@ from shardwise._output import check_out, given
 from shardwise._partition import Partition
 from shardwise._pool import Combiner, as_id, pool
 from shardwise._update import Checked, How, Nonfinite, check_update, with_rate
-from shardwise.distributed._asking import Asked, Question, ask_bags, ask_rows, keep, prepared
-from shardwise._cuts import ids_of
+from shardwise.distributed._asking import (
+    Asked,
+    Pending,
+    Question,
+    ask_bags,
+    ask_rows,
+    keep,
+    prepared,
+)
 from shardwise.distributed._exchange import Exchange
 from shardwise.distributed._reading import fetch, fetch_sums
 from shardwise.distributed._routes import Routes, Which
@@ -37,9 +51,9 @@ from shardwise.distributed._writing import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shardwise._cuts import Piece
     from shardwise._table import Table
     from shardwise._vocabulary import Vocabulary
-    from shardwise._cuts import Piece
     from shardwise.initializers import Initializer, RowMaker
     from shardwise.optimizers import Optimizer
 
@@ -77,6 +91,21 @@ class DistributedTable:
         >>> dist.destroy_process_group()
     """
 
+    exact: bool
+    _average: bool
+    _cuts: list[int]
+    _exchange: Exchange
+    _known: Asked[Any] | None
+    _local: Table
+    _mode: Mode
+    _partition: Partition
+    _pending: Pending | None
+    _pieces: list[Piece]
+    _routes: Routes
+    _second: Exchange | None
+    _vocabulary: Vocabulary | None
+    _wire: Wire
+
     def __init__(self) -> None:
         raise TypeError("use DistributedTable.open or DistributedTable.create to make a table")
 
@@ -100,8 +129,7 @@ class DistributedTable:
         self._routes = Routes(partition, cuts)
         self._wire = Wire(local._layout, wire)
         self.exact, self._average = exact, average
-        self._known: Asked[Any] | None = None
-        self._vocabulary: Vocabulary | None = None
+        self._known, self._pending, self._vocabulary, self._second = None, None, None, None
         return self
 
     @classmethod
@@ -406,7 +434,8 @@ class DistributedTable:
             return Question(found, None, Which(policy, stand_in)), made
 
         question, wanted = prepared(self._exchange, call, check)
-        asked = ask_rows(self._exchange, self._routes, call, question, self._known)
+        known = self._known_of(question)
+        asked = ask_rows(self._exchange, self._routes, call, question, known)
         with self._exchange.committed(call):
             rows = fetch(self._exchange, self._local, self._wire, call, asked)
         self._known = keep(asked)
@@ -417,6 +446,81 @@ class DistributedTable:
             max_norm=max_norm,
             dtype=None if rows.dtype == wanted else wanted,
         )
+
+    def prefetch(
+        self,
+        ids: Any,
+        offsets: Any = None,
+        *,
+        weights: Any = None,
+        combiner: Combiner | None = None,
+        include_last_offset: bool = False,
+        out_of_range: OutOfRange = "error",
+        padding_id: int | None = None,
+    ) -> None:
+        """Begin the exchange of a coming lookup, or `pool` with a combiner, and return at once.
+
+        All ranks call it. Ids are sorted and sent on another thread, and rows that are not in the
+        memory of their rank are read from the disk; of a table of mode "r" that is looked up, the
+        rows are sent, too. The call that comes with the same ids and options takes it from there;
+        what it reads is what is there then. Updates may come between, and an error is told by that
+        call. At most one exchange waits: the next takes its place.
+
+        Args:
+            ids: of the next `lookup`; or of the next `pool`, where there is a combiner.
+            offsets: as for `pool`, and so are the others.
+            weights: see above.
+            combiner: of the next `pool`.
+            include_last_offset: see above.
+            out_of_range: what an id outside the table does.
+            padding_id: see above.
+        """
+        if self._exchange.size > 1 and self._second is None:
+            self._second = self._exchange.another()
+        exchange = self._second or self._exchange
+
+        def check() -> Question:
+            if combiner is None and not self.exact and offsets is None:
+                policy, stand_in = as_policy(out_of_range, len(self))
+                return Question(as_ids(ids), None, Which(policy, stand_in)).kept()
+            bags = as_bags(ids, offsets, weights, include_last_offset=include_last_offset)
+            made, which = self._members(bags, out_of_range, padding_id)
+            if self.exact:
+                return Question(made.values, None, which).kept()
+            return Question(made.values, made, which, _divided(combiner or "sum")).kept()
+
+        try:
+            question: Question | None = check()
+        except ShardwiseError:  # told by the call that it is for
+            question = None
+
+        def work() -> Asked[Any]:
+            call = "prefetch"
+            if question is None:
+                exchange.agree(call, error=OptionError("expected ids to prefetch, got none"))
+            assert question is not None
+            if question.bags is not None:
+                return ask_bags(exchange, self._routes, call, question, None)
+            asked = ask_rows(exchange, self._routes, call, question, None)
+            if self._mode != "r":
+                self._local.prefetch(asked.rows)
+                return asked
+            with exchange.committed(call):
+                rows = fetch(exchange, self._local, self._wire, call, asked)
+            return replace(asked, fetched=rows)
+
+        if self._pending is not None:
+            self._pending.wait()
+        self._pending = Pending(question, work)
+
+    def _known_of(self, question: Question) -> Asked[Any] | None:
+        """What was exchanged before for the same ids."""
+        pending = self._pending
+        asked = None if pending is None else pending.question
+        if pending is not None and asked is not None and asked.equals(question):
+            self._pending = None
+            return pending.wait()
+        return self._known
 
     def pool(
         self,
@@ -504,28 +608,36 @@ class DistributedTable:
             # All that `Table.pool` refuses, it refuses of no bags, too.
             none = Bags(np.empty(0, np.int64), np.zeros(1, np.int64), None, (0,))
             self._local._pool(none, combiner=combiner, max_norm=max_norm, dtype=wanted)
-            policy, stand_in = as_policy(out_of_range, len(self))
-            padding = None if padding_id is None else as_id("padding_id", padding_id)
-            if padding is not None and padding < 0 and made.values.dtype.kind == "u":
-                padding = None
-            if made.weights is not None:
-                with np.errstate(over="ignore"):
-                    numbers = np.ascontiguousarray(made.weights, self._wire.sums.dtype)
-                made = Bags(made.values, made.offsets, numbers, made.lead)
-            which = Which(policy, stand_in, padding, skip_negative, skip_weightless)
+            made, which = self._members(made, out_of_range, padding_id)
+            which = replace(which, skip_negative=skip_negative, skip_weightless=skip_weightless)
             return made, which, self.dtype if wanted is None else wanted
 
         made, which, wanted = prepared(self._exchange, call, check)
         if as_rows:
             return self._pool_rows(made, which, wanted, call, combiner, max_norm, default_id)
         question = Question(made.values, made, which, _divided(combiner))
-        asked = ask_bags(self._exchange, self._routes, call, question, self._known)
+        known = self._known_of(question)
+        asked = ask_bags(self._exchange, self._routes, call, question, known)
         with self._exchange.committed(call):
             found = fetch_sums(
                 self._exchange, self._local, self._wire, call, asked, combiner, max_norm, wanted
             )
         self._known = keep(asked)
         return found
+
+    def _members(
+        self, bags: Bags, out_of_range: OutOfRange, padding_id: int | None
+    ) -> tuple[Bags, Which]:
+        """Return bags as they are sent, and which of their ids take part."""
+        policy, stand_in = as_policy(out_of_range, len(self))
+        padding = None if padding_id is None else as_id("padding_id", padding_id)
+        if padding is not None and padding < 0 and bags.values.dtype.kind == "u":
+            padding = None
+        if bags.weights is not None:
+            with np.errstate(over="ignore"):
+                numbers = np.ascontiguousarray(bags.weights, self._wire.sums.dtype)
+            bags = Bags(bags.values, bags.offsets, numbers, bags.lead)
+        return bags, Which(policy, stand_in, padding)
 
     def _pool_rows(
         self,
@@ -552,7 +664,8 @@ class DistributedTable:
         # Weights are looked at here, where the bags are: ids without one may be sent for nothing.
         ids = prepared(self._exchange, call, with_default)
         question = Question(ids, None, replace(which, skip_weightless=False))
-        asked = ask_rows(self._exchange, self._routes, call, question, self._known)
+        known = self._known_of(question)
+        asked = ask_rows(self._exchange, self._routes, call, question, known)
         with self._exchange.committed(call):
             rows = fetch(self._exchange, self._local, self._wire, call, asked)
         self._known = keep(asked) if default_id is None else None
@@ -830,4 +943,3 @@ def _single(ids: NDArray[Any]) -> Bags:
 
 def _divided(combiner: str) -> str | None:
     return combiner if combiner in ("mean", "sqrtn") else None
-

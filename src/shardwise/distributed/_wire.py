@@ -23,7 +23,7 @@ class Wire:
 
     Args:
         layout: of the table's rows.
-        name: one of `WIRES`; None to send rows as they lie in the shards, and sums as they are made.
+        name: one of `WIRES`; None to send rows as they lie in the shards, and sums as they are.
 
     Raises:
         OptionError: there is no such form, or rows are no floats.
@@ -37,7 +37,7 @@ class Wire:
             return
         if name not in WIRES:
             raise OptionError(
-                f"expected wire to be None or one of {', '.join(map(repr, WIRES))}, got {name!r:.40}"
+                f"expected wire=None or one of {', '.join(map(repr, WIRES))}, got {name!r:.40}"
             )
         if not layout.has_numbers:
             raise OptionError(

@@ -104,7 +104,9 @@ def send_sums(
     optimizer: Optimizer,
 ) -> None:
     """Send the sum of each row to its rank, which adds those of ranks up in their order."""
-    gradients = _swapped(exchange, wire, call, wire.gathered(sums, None), asked, asked.routed.counts)
+    gradients = _swapped(
+        exchange, wire, call, wire.gathered(sums, None), asked, asked.routed.counts
+    )
     how = How(nonfinite="propagate")
     local._update(asked.rows, None, gradients, optimizer, how)
 
@@ -148,4 +150,3 @@ def _swapped(
     out = room(count, wire.sent_sums)
     exchange.swap(data, (sent * size).tolist(), (asked.counts * size).tolist(), out, call)
     return wire.sums_of(out).reshape(count, *wire.sums.row_shape)
-

@@ -91,9 +91,7 @@ def _map_as(path: str, manifest: Manifest, mode: Mode, verify: bool) -> Stored:
 
 def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> Stored:
     shards = map_shards(path, manifest, mode, range(manifest.partition.num_shards))
-    table = Table._make(
-        shards, manifest.partition, layout=manifest.layout, mode=mode, files=files
-    )
+    table = Table._make(shards, manifest.partition, layout=manifest.layout, mode=mode, files=files)
     table._training = map_state(path, manifest, mode)
     return Stored(table, map_vocabulary(path, manifest), manifest)
 

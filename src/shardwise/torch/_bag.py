@@ -14,7 +14,6 @@ from shardwise.torch._tensors import as_ids
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
-    from shardwise._table import Table
     from shardwise.optimizers import Optimizer
 
 _MODES = ("sum", "mean", "max")
@@ -75,7 +74,7 @@ class EmbeddingBag(TableModule):
         *,
         _freeze: bool = False,
         optimizer: Optimizer | None = None,
-        table: Table | None = None,
+        table: Any = None,
         partition: str | Partition = "mod",
         shards: int = 1,
     ) -> None:

@@ -10,7 +10,6 @@ from shardwise.torch._tensors import as_ids
 
 if TYPE_CHECKING:
     from shardwise._partition import Partition
-    from shardwise._table import Table
     from shardwise.optimizers import Optimizer
 
 
@@ -41,8 +40,9 @@ class Embedding(TableModule):
         device: the CPU, or None.
         dtype: float16, bfloat16, float32 or float64.
         optimizer: None, or a value of `shardwise.optimizers`.
-        table: the rows: in memory, or opened with mode "r+" to be trained in place. With
-            `optimizer=None` it has one shard, in memory or of mode "c".
+        table: the rows, a `Table` or a `DistributedTable`: in memory, or opened with mode "r+"
+            to be trained in place. With `optimizer=None` it has one shard, in memory or of mode
+            "c".
         partition: how the rows are cut, where there is no table.
         shards: into how many shards.
 
@@ -78,7 +78,7 @@ class Embedding(TableModule):
         dtype: Any = None,
         *,
         optimizer: Optimizer | None = None,
-        table: Table | None = None,
+        table: Any = None,
         partition: str | Partition = "mod",
         shards: int = 1,
     ) -> None:

@@ -48,7 +48,7 @@ class TableModule(torch.nn.Module):
         device: Any,
         dtype: Any,
         optimizer: Optimizer | None,
-        table: Table | None,
+        table: Any,
         partition: str | Partition,
         shards: int,
     ) -> None:
@@ -128,8 +128,9 @@ class TableModule(torch.nn.Module):
                 self._table = self._cut_up(self.weight)
                 # Rows that do not lie in one piece each were copied: they are read anew each time.
                 self._seen = place if self.weight.stride(-1) == 1 else None
-        assert self._table is not None
-        return self._table
+        table: Table | None = self._table
+        assert table is not None
+        return table
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight" and self.__dict__.get("optimizer") is not None:
@@ -322,7 +323,7 @@ class TableModule(torch.nn.Module):
                 said.append(f"{name}={value!r}")
         return ", ".join(said)
 
-    _said: dict[str, Any] = {  # noqa: RUF012 - never changed
+    _said: dict[str, Any] = {
         "padding_idx": None,
         "max_norm": None,
         "norm_type": 2.0,
