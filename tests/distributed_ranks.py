@@ -127,11 +127,11 @@ def batch(rank, step=0, count=97):
     return ids, offsets, weights, rows, sums
 
 
-def everything(rank, size, path, exact, optimizer, steps):
+def everything(rank, size, path, exact, optimizer, steps, pools="sums"):
     """Look up, pool and train; return all that was read, in bytes."""
     from shardwise.distributed import DistributedTable
 
-    table = DistributedTable.open(path, mode="memory", exact=exact)
+    table = DistributedTable.open(path, mode="memory", exact=exact, pools=pools)
     read = []
     for step in range(steps):
         ids, offsets, weights, rows, sums = batch(rank, step)

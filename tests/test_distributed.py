@@ -47,11 +47,11 @@ def test_exact_is_one_process(matrix, tmp_path, partition, size):
         assert same(read, mine)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_sums_are_rounded_elsewhere_and_no_more(matrix, tmp_path, size):
+@pytest.mark.parametrize(("size", "pools"), [(2, "sums"), (3, "sums"), (3, "rows")])
+def test_sums_are_rounded_elsewhere_and_no_more(matrix, tmp_path, size, pools):
     Table.from_array(matrix, 4, "mod").save(tmp_path / "t")
     optimizer = optimizers.SGD(0.01)
-    found = ranks.run(ranks.everything, size, tmp_path / "t", False, optimizer, 3)
+    found = ranks.run(ranks.everything, size, tmp_path / "t", False, optimizer, 3, pools)
     expected, _ = ranks.single(size, tmp_path / "t", optimizer, 3)
     for (read, _, sent), mine in zip(found, expected, strict=True):
         assert same(read[:1], mine[:1])  # lookups, before anything was trained

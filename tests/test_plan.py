@@ -56,7 +56,7 @@ def test_balanced_spreads_what_is_asked_for_often():
     assert len(set(shards.tolist())) >= 4
     loads = [counts[a:b].sum() for a, b in pairwise(found.boundaries)]
     assert max(loads) < 1.3 * np.mean(loads)
-    assert Partition.balanced(np.zeros(10), 4).shard_sizes == (3, 2, 3, 2)
+    assert sorted(Partition.balanced(np.zeros(10), 4).shard_sizes) == [2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("counts", [[-1, 2], [np.nan], [np.inf], [[1, 2]], ["a"]])

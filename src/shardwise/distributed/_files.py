@@ -23,7 +23,7 @@ from shardwise._table import Table
 from shardwise._update import Training
 from shardwise.distributed._asking import prepared
 from shardwise.distributed._exchange import Exchange
-from shardwise.distributed._table import DistributedTable, Mode
+from shardwise.distributed._table import DistributedTable, Mode, Pools
 from shardwise.initializers import as_initializer
 from shardwise.store._deal import as_bytes
 from shardwise.store._directory import commit, sync_directory, sync_file, writing
@@ -46,6 +46,7 @@ def open_distributed(
     *,
     wire: str | None,
     exact: bool,
+    pools: Pools,
     average: bool,
     verify: bool,
 ) -> DistributedTable:
@@ -66,6 +67,7 @@ def open_distributed(
             "mode": mode,
             "wire": wire,
             "exact": exact,
+            "pools": pools,
             "average": average,
         }
         made = DistributedTable._make(exchange, local, manifest.partition, cuts, pieces, **options)
@@ -86,6 +88,7 @@ def open_distributed(
             "mode": mode,
             "wire": wire,
             "exact": exact,
+            "pools": pools,
             "average": average,
         },
     )
@@ -175,6 +178,7 @@ def create_distributed(
     metadata: Mapping[str, Any] | None,
     wire: str | None,
     exact: bool,
+    pools: Pools,
     average: bool,
 ) -> DistributedTable:
     """Make a table; see `DistributedTable.create`."""
@@ -205,6 +209,7 @@ def create_distributed(
             mode="memory",
             wire=wire,
             exact=exact,
+            pools=pools,
             average=average,
         )
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from shardwise.optimizers import Optimizer
 
 Mode: TypeAlias = Literal["r", "c", "memory"]
+Pools: TypeAlias = Literal["sums", "rows"]
 _COMBINERS = ("sum", "mean", "sqrtn", "max")
 
 
@@ -101,6 +102,7 @@ class DistributedTable:
     _partition: Partition
     _pending: Pending | None
     _pieces: list[Piece]
+    _pools: Pools
     _routes: Routes
     _second: Exchange | None
     _vocabulary: Vocabulary | None
@@ -121,6 +123,7 @@ class DistributedTable:
         mode: Mode,
         wire: str | None,
         exact: bool,
+        pools: Pools,
         average: bool,
     ) -> DistributedTable:
         self = object.__new__(cls)
@@ -128,7 +131,9 @@ class DistributedTable:
         self._cuts, self._pieces, self._mode = cuts, pieces, mode
         self._routes = Routes(partition, cuts)
         self._wire = Wire(local._layout, wire)
-        self.exact, self._average = exact, average
+        if pools not in ("sums", "rows"):
+            raise OptionError(f"expected pools to be 'sums' or 'rows', got {pools!r:.40}")
+        self.exact, self._pools, self._average = exact, pools, average
         self._known, self._pending, self._vocabulary, self._second = None, None, None, None
         return self
 
@@ -141,6 +146,7 @@ class DistributedTable:
         *,
         wire: str | None = None,
         exact: bool = False,
+        pools: Pools = "sums",
         average: bool = True,
         timeout: timedelta | None = None,
         verify: bool = False,
@@ -160,6 +166,9 @@ class DistributedTable:
             wire: how rows, sums and gradients are sent: "float32", "float16", "bfloat16" or "int8"
                 (8 bits a value with a scale and a bias for each row). By default as they are.
             exact: see the class.
+            pools: what is sent of a bag: "sums", one row of each rank that holds some of its rows;
+                or "rows", each row once for all bags of a rank. With more ranks than a bag has ids,
+                rows are less; `shardwise plan` tells. Gradients of bags go the same way back.
             average: divide gradients that come through the modules of `shardwise.torch` by the
                 number of ranks, as DistributedDataParallel does.
             timeout: how long a rank waits for the others, 5 minutes by default.
@@ -180,6 +189,7 @@ class DistributedTable:
             mode,
             wire=wire,
             exact=exact,
+            pools=pools,
             average=average,
             verify=verify,
         )
@@ -200,6 +210,7 @@ class DistributedTable:
         metadata: Mapping[str, Any] | None = None,
         wire: str | None = None,
         exact: bool = False,
+        pools: Pools = "sums",
         average: bool = True,
         timeout: timedelta | None = None,
     ) -> DistributedTable:
@@ -218,6 +229,7 @@ class DistributedTable:
             metadata: any JSON object, kept with the table.
             wire: see `open`.
             exact: see the class.
+            pools: see `open`.
             average: see `open`.
             timeout: see `open`.
 
@@ -242,6 +254,7 @@ class DistributedTable:
             metadata=metadata,
             wire=wire,
             exact=exact,
+            pools=pools,
             average=average,
         )
 
@@ -480,12 +493,12 @@ class DistributedTable:
         exchange = self._second or self._exchange
 
         def check() -> Question:
-            if combiner is None and not self.exact and offsets is None:
+            if combiner is None and offsets is None:
                 policy, stand_in = as_policy(out_of_range, len(self))
                 return Question(as_ids(ids), None, Which(policy, stand_in)).kept()
             bags = as_bags(ids, offsets, weights, include_last_offset=include_last_offset)
             made, which = self._members(bags, out_of_range, padding_id)
-            if self.exact:
+            if self.exact or self._pools == "rows":
                 return Question(made.values, None, which).kept()
             return Question(made.values, made, which, _divided(combiner or "sum")).kept()
 
@@ -597,7 +610,7 @@ class DistributedTable:
         dtype: Any = None,
     ) -> NDArray[Any]:
         # Where the sums of ranks do not say all that there is to know of a bag, rows are sent.
-        as_rows = self.exact or default_id is not None
+        as_rows = self.exact or self._pools == "rows" or default_id is not None
         as_rows = as_rows or (combiner == "max" and out_of_range == "zeros")
         call = f"pool(combiner={combiner!r}, max_norm={max_norm}, default_id={default_id})"
 
@@ -832,20 +845,28 @@ class DistributedTable:
             names["frozen"],
             names["frozen_range"],
         )
-        if bags is None:
-            self._change_rows(call, ids, which, checked, made)
+        if bags is None or (how.combiner != "max" and self._pools == "rows" and not self.exact):
+            self._change_rows(call, ids, bags, which, checked, made, how)
         elif how.combiner == "max":
             self._change_largest(call, bags, which, checked, made, how)
         else:
             self._change_pieces(call, bags, which, checked.gradients, made, how.combiner)
 
     def _change_rows(
-        self, call: str, ids: NDArray[Any], which: Which, checked: Checked, optimizer: Optimizer
+        self,
+        call: str,
+        ids: NDArray[Any],
+        bags: Bags | None,
+        which: Which,
+        checked: Checked,
+        optimizer: Optimizer,
+        how: How,
     ) -> None:
         exchange, wire = self._exchange, self._wire
-        asked = ask_rows(exchange, self._routes, call, Question(ids, None, which), self._known)
+        question = Question(ids, None, replace(which, skip_weightless=False))
+        asked = ask_rows(exchange, self._routes, call, question, self._known)
         with exchange.committed(call):
-            sums = sums_by_row(asked.routed, checked, wire.sums.width)
+            sums = sums_by_row(asked.routed, bags, checked, wire.sums.width, how)
             send_sums(exchange, self._local, wire, call, asked, sums, optimizer)
 
     def _change_pieces(

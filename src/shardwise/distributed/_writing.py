@@ -39,17 +39,28 @@ def check_finite(gradients: NDArray[Any]) -> None:
             raise nonfinite_error(gradients, int(bad[0]))
 
 
-def sums_by_row(routed: RoutedRows, checked: Checked, width: int) -> NDArray[Any]:
+def sums_by_row(
+    routed: RoutedRows, bags: Bags | None, checked: Checked, width: int, how: How
+) -> NDArray[Any]:
     """Return the sum of the gradients of each row, in the order of positions.
 
     The kernel of `Table.update` makes them: SGD with a learning rate of 1, of rows of zeros.
     """
     rows = len(routed.rows)
-    gradients = checked.gradients.reshape(routed.places.size, width)
+    count = routed.places.size if bags is None else len(bags.offsets) - 1
+    gradients, placed = checked.gradients.reshape(count, width), None
+    if bags is not None:
+        placed = Bags(routed.places, bags.offsets, bags.weights, (count,))
     sums = np.zeros((rows, width), gradients.dtype)
     if sums.size:
-        how = How(out_of_range="zeros", skip_negative=True, nonfinite="propagate")
-        Table.from_array(sums)._update(routed.places, None, gradients, SGD(1.0), how)
+        how = How(
+            combiner=how.combiner,
+            out_of_range="zeros",
+            skip_negative=True,
+            skip_weightless=how.skip_weightless,
+            nonfinite="propagate",
+        )
+        Table.from_array(sums)._update(routed.places, placed, gradients, SGD(1.0), how)
         np.subtract(0, sums, out=sums)
     return sums
 
