@@ -363,6 +363,29 @@ def load_with_torch(rank, size, path, folder, optimizer):
     return table.lookup(range(ROWS)), whole_state(table), table.optimizer_step
 
 
+def module_state(rank, size, path, folder, loads):
+    """Save a module of a distributed table with torch, or load it, and train on."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+    from shardwise.torch import Embedding
+
+    table = DistributedTable.open(path, mode="memory")
+    model = torch.nn.Sequential(
+        Embedding(table=table, optimizer=optimizers.Adagrad(0.1)), torch.nn.Linear(DIM, 1)
+    )
+    if loads:
+        state = model.state_dict()
+        dcp.load(state, checkpoint_id=folder)
+        model.load_state_dict(state)
+    else:
+        model(torch.tensor([1, 2, 2])).sum().backward()
+        dcp.save(model.state_dict(), checkpoint_id=folder)
+    return table.lookup(range(ROWS)), whole_state(table), table.optimizer_step
+
+
 def whole_state(table):
     """What the optimizer keeps of all rows, in the order of places."""
     import numpy as np

@@ -259,3 +259,12 @@ def test_other_rows_and_options(matrix, tmp_path):
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=str(k))
         assert same(read[:8], mine[:8])
+
+
+def test_torch_checkpoints_of_modules(matrix, tmp_path):
+    path, folder = tmp_path / "t", tmp_path / "dcp"
+    Table.from_array(matrix, 4).save(path)
+    expected = ranks.run(ranks.module_state, 2, path, folder, False)[0]
+    for found in ranks.run(ranks.module_state, 3, path, folder, True):
+        assert same([found[0]], [expected[0]])
+        assert found[1:] == expected[1:]

@@ -70,6 +70,11 @@ class RowsTensor(torch.Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"RowsTensor(shape={tuple(self.shape)}, dtype={self.dtype})"
 
+    def is_of(self, table: DistributedTable) -> bool:
+        """Whether it is the memory of a table's rows."""
+        own = [as_tensor(shard).data_ptr() for shard in table._local._shards if len(shard)]
+        return own == [piece.data_ptr() for _, piece in self._pieces]
+
     def _chunks(self) -> list[ChunkStorageMetadata]:
         tail = tuple(self.shape[1:])
         return [
@@ -141,6 +146,12 @@ def state_dict(table: DistributedTable, optimizer: Optimizer | None) -> dict[str
 
 def load_state_dict(table: DistributedTable, state: dict[str, Any]) -> None:
     """Take what was loaded; see `DistributedTable.load_state_dict`."""
+    weight = state.get(WEIGHT)
+    if not isinstance(weight, RowsTensor) or not weight.is_of(table):
+        raise DistributedError(
+            "expected what state_dict() of this table gave, into which torch.distributed.checkpoint "
+            f"loads, got {type(weight).__name__} of other rows"
+        )
     partition = json.loads(state[PARTITION])
     if partition != table.partition.to_json():
         raise DistributedError(

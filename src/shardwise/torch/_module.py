@@ -264,6 +264,10 @@ class TableModule(torch.nn.Module):
         if self.optimizer is None:
             return
         table = self.table
+        if not isinstance(table, Table):  # rows of many ranks: see DistributedTable.state_dict
+            for key, value in table.state_dict(self.optimizer).items():
+                destination[prefix + key] = value
+            return
         destination[prefix + "weight"] = whole(table)
         extra = optimizer_state(table)
         if extra is not None:
@@ -280,7 +284,11 @@ class TableModule(torch.nn.Module):
         error_msgs: list[str],
     ) -> None:
         weight, extra = state_dict.get(prefix + "weight"), state_dict.get(prefix + _EXTRA)
-        if self.optimizer is not None:
+        own = {} if self.optimizer is None or isinstance(self._table, Table) else state_dict
+        spread = {key[len(prefix) :]: own[key] for key in own if key.startswith(prefix)}
+        if spread:
+            state_dict = {key: own[key] for key in own if not key.startswith(prefix)}
+        elif self.optimizer is not None:
             # Not torch's to load: taken out of what it sees.
             state_dict = {
                 key: value
@@ -302,6 +310,12 @@ class TableModule(torch.nn.Module):
             return
         if weight is None:
             missing_keys.append(prefix + "weight")
+            return
+        if spread:
+            try:
+                self._table.load_state_dict(spread)
+            except (KeyError, ValueError, RuntimeError) as error:
+                error_msgs.append(f"{prefix}weight: {error}")
             return
         wanted = (self.num_embeddings, self.embedding_dim)
         if tuple(weight.shape) != wanted:
