@@ -564,3 +564,14 @@ def sent_by_lookup(rank, size, path):
     before = table.sent_bytes
     table.lookup(np.random.default_rng(rank).integers(0, ROWS, 64))
     return table.sent_bytes - before
+
+
+def hundred_steps(rank, size, path):
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory", exact=True)
+    for step in range(100):
+        ids, _, _, rows, _ = batch(rank, step)
+        table.update(ids, rows, optimizers.Adagrad(0.05))
+    return table.lookup(range(ROWS))

@@ -268,3 +268,16 @@ def test_torch_checkpoints_of_modules(matrix, tmp_path):
     for found in ranks.run(ranks.module_state, 3, path, folder, True):
         assert same([found[0]], [expected[0]])
         assert found[1:] == expected[1:]
+
+
+@pytest.mark.parametrize(("size", "partition"), [(2, "balanced"), (4, "mod")])
+def test_a_hundred_steps_are_those_of_one_process(matrix, tmp_path, size, partition):
+    path = tmp_path / "t"
+    Table.from_array(matrix, 4, PARTITIONS[partition]).save(path)
+    found = ranks.run(ranks.hundred_steps, size, path, timeout=50)
+    table = Table.open(path, "c")
+    for step in range(100):
+        parts = [ranks.batch(rank, step) for rank in range(size)]
+        ids, rows = (np.concatenate([part[k] for part in parts]) for k in (0, 3))
+        table.update(ids, rows, optimizers.Adagrad(0.05))
+    assert all(same([one], [table.lookup(range(ROWS))]) for one in found)
