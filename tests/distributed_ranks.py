@@ -89,7 +89,7 @@ def enter(name, rank, size, folder, timeout, arguments):
 
     torch.set_num_threads(1)
     shardwise.set_num_threads(1)
-    sys.stderr = open(os.path.join(folder, f"stderr-{rank}"), "w")
+    sys.stderr = open(os.path.join(folder, f"stderr-{rank}"), "w")  # noqa: SIM115 - to the end
     store = dist.FileStore(os.path.join(folder, "store"), size)
     dist.init_process_group(
         "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)

@@ -450,7 +450,7 @@ MODULES = [
 
 @pytest.mark.parametrize("name", ["shardwise", *MODULES])
 def test_examples(name):
-    if name.startswith("shardwise.torch"):
+    if name.startswith(("shardwise.torch", "shardwise.distributed")):
         pytest.importorskip("torch")
     threads = shardwise.num_threads()
     try:

@@ -10,7 +10,7 @@ from shardwise import FormatError, MissingLibraryError, OptionError, formats
 from shardwise.formats._source import Source
 
 torch = pytest.importorskip("torch")
-from shardwise.formats import torch as torch_format
+from shardwise.formats import torch as torch_format  # noqa: E402
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import nn
+from torch import nn  # noqa: E402
 
-from shardwise import (
+from shardwise import (  # noqa: E402
     BagError,
     IdOutOfRangeError,
     IdTypeError,
@@ -19,7 +19,7 @@ from shardwise import (
     TableError,
     optimizers,
 )
-from shardwise.torch import Embedding, EmbeddingBag, embedding_lookup
+from shardwise.torch import Embedding, EmbeddingBag, embedding_lookup  # noqa: E402
 
 MODES = ("sum", "mean", "max")
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}

@@ -45,8 +45,8 @@ struct Routing {
 
 /// Each row once, grouped by rank and rising: `rows` (room for `count`) are numbers of rows of that rank, of
 /// 4 bytes with `narrow` and else of 8; `counts` (num_ranks) says how many each rank gets, and places[i]
-/// which of them id i is: their number itself where it is none, and -1 where it is passed over. Returns the position of the first id that is
-/// refused, or all_in_range.
+/// which of them id i is: their number itself where it is none, and -1 where it is passed over. Returns the
+/// position of the first id that is refused, or all_in_range.
 std::size_t route_rows(const Routes &routes, const Routing &ids, bool narrow, void *rows,
                        std::uint64_t *counts, std::int64_t *places);
 

@@ -462,7 +462,7 @@ class Table:
             Table(shape=(2, 3), dtype=float32, row_format='int8', partition=Partition.mod(num_rows=2, num_shards=1))
             >>> small.lookup(0).round(2)
             array([0. , 0.5, 1. ], dtype=float32)
-        """
+        """  # noqa: E501 - the example's output
         layout = packed_layout(row_format, self._shape[1:])
         shards = []
         for k, shard in enumerate(self._shards):

@@ -100,7 +100,7 @@ def _no_link(path: str, flags: int) -> int:
 def _locked(where: str) -> IO[str]:
     """Return the mark, open and locked."""
     for _ in range(100):
-        file = open(where, "a+", opener=_no_link)
+        file = open(where, "a+", opener=_no_link)  # noqa: SIM115 - the caller's to close
         try:
             _lock(file, where)
             if _is_at(file, where):

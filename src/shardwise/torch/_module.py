@@ -263,7 +263,7 @@ class TableModule(torch.nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.optimizer is None:
             return
-        table = self.table
+        table: Any = self.table
         if not isinstance(table, Table):  # rows of many ranks: see DistributedTable.state_dict
             for key, value in table.state_dict(self.optimizer).items():
                 destination[prefix + key] = value
@@ -337,7 +337,7 @@ class TableModule(torch.nn.Module):
                 said.append(f"{name}={value!r}")
         return ", ".join(said)
 
-    _said: dict[str, Any] = {
+    _said: dict[str, Any] = {  # noqa: RUF012 - never changed
         "padding_idx": None,
         "max_norm": None,
         "norm_type": 2.0,
