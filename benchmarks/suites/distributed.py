@@ -89,7 +89,7 @@ def trained(title: str, ranks: Ranks, size: int, ids: Array, gradient: Array) ->
         f"SGD. Rows there and gradients back, each remote row once for a rank, are "
         f"{least / 1e6:.2f} MB with their ids ({rows:,} rows); ours, which sends a sum for each "
         f"bag and rank, sent {sent(ranks, 'step') / 1e6:.2f} MB in a step. "
-        "DistributedDataParallel has the whole table on each rank, and reduces a dense gradient of it."
+        "DistributedDataParallel has the whole table on each rank, and reduces a dense gradient."
     )
     targets = [Target(name, OURS, at_least=2) for name in (DTENSOR, DDP, TORCHREC)]
     return Case(title, contenders, OURS, targets, absent, note)

@@ -149,8 +149,8 @@ def load_state_dict(table: DistributedTable, state: dict[str, Any]) -> None:
     weight = state.get(WEIGHT)
     if not isinstance(weight, RowsTensor) or not weight.is_of(table):
         raise DistributedError(
-            "expected what state_dict() of this table gave, which torch.distributed.checkpoint loads "
-            f"into, got {type(weight).__name__} of other rows"
+            "expected what state_dict() of this table gave, which torch.distributed.checkpoint "
+            f"loads into, got {type(weight).__name__} of other rows"
         )
     partition = json.loads(state[PARTITION])
     if partition != table.partition.to_json():
