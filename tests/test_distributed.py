@@ -281,3 +281,13 @@ def test_a_hundred_steps_are_those_of_one_process(matrix, tmp_path, size, partit
         ids, rows = (np.concatenate([part[k] for part in parts]) for k in (0, 3))
         table.update(ids, rows, optimizers.Adagrad(0.05))
     assert all(same([one], [table.lookup(range(ROWS))]) for one in found)
+
+
+def test_no_group_is_an_error_that_says_what_to_do(matrix, tmp_path):
+    from shardwise import DistributedError
+    from shardwise.distributed import DistributedTable
+
+    with pytest.raises(DistributedError, match="init_process_group"):
+        DistributedTable.open(tmp_path)
+    with pytest.raises(TypeError, match=r"DistributedTable\.open"):
+        DistributedTable()

@@ -164,7 +164,8 @@ class DistributedTable:
                 "memory" likewise, with all rows of this rank read into its memory at once. What was
                 changed is kept by `save`.
             wire: how rows, sums and gradients are sent: "float32", "float16", "bfloat16" or "int8"
-                (8 bits a value with a scale and a bias for each row). By default as they are.
+                (8 bits a value with a scale and a bias for each row, of finite numbers). By default
+                as they are.
             exact: see the class.
             pools: what is sent of a bag: "sums", one row of each rank that holds some of its rows;
                 or "rows", each row once for all bags of a rank. With more ranks than a bag has ids,
