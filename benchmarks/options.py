@@ -10,6 +10,7 @@ SUITES = {
     "train": "bags, forward, backward and update: SGD, Adagrad, row-wise Adagrad, Adam",
     "gradients": "sparse lookups of tensors, forward and backward: one tensor and shards",
     "sweep": "ratios against size: ids, dimension, shards, skew, size of the table",
+    "distributed": "tables over 2 and 4 ranks: lookups and training steps over gloo",
     "skipgram": "word vectors trained on text: skip-gram, CBOW, n-grams, beside gensim",
     "words": "tokens: ids, vectors, nearest neighbours, analogies, counting a text",
 }

@@ -29,6 +29,7 @@ Buckets.start(num_tokens: int) -> int
 Converted(path: str, format: str, to: str, shape: tuple[int, ...], dtype: np.dtype[Any],
     row_format: str, partition: Partition | None, vocabulary: Vocabulary | None, duplicates: int,
     nonfinite: int, lost_tokens: int, loss: QuantizationLoss | None = None)
+DistributedError(ShardwiseError, RuntimeError)
 Drift(token: ForwardRef('str'), cosine: ForwardRef('float'), distance: ForwardRef('float'), norm:
     ForwardRef('float'), other_norm: ForwardRef('float'), overlap: ForwardRef('float | None') =
     None)
@@ -53,6 +54,7 @@ PairScores(pearson: ForwardRef('float'), spearman: ForwardRef('float'), pairs: F
 PairScores.unknown_share: float
 Partition(strategy: Strategy, num_rows: int, num_shards: int, boundaries: tuple[int, ...] | None =
     None)
+Partition.balanced(counts: ArrayLike, num_shards: int, *, max_rows: int | None = None) -> Partition
 Partition.div(num_rows: int, num_shards: int) -> Partition
 Partition.from_json(form: Mapping[str, Any]) -> Partition
 Partition.ids_of(shard: int, rows: ArrayLike | None = None) -> NDArray[np.int64]
@@ -473,7 +475,7 @@ MODULES = [
 
 @pytest.mark.parametrize("name", ["shardwise", *MODULES])
 def test_examples(name):
-    if name.startswith("shardwise.torch"):
+    if name.startswith(("shardwise.torch", "shardwise.distributed")):
         pytest.importorskip("torch")
     threads = shardwise.num_threads()
     try:

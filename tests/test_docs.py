@@ -96,7 +96,7 @@ def run_shell(block, name, report):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_runs(page, tmp_path, monkeypatch):
-    if page.name == "torch.md" and not HAS_TORCH:
+    if page.name in ("torch.md", "distributed.md") and not HAS_TORCH:
         pytest.skip("a page about an extra that is not installed")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)

@@ -52,6 +52,7 @@ void register_memory(nanobind::module_ &m);
 void register_nearest(nanobind::module_ &m);
 void register_partition(nanobind::module_ &m);
 void register_quantize(nanobind::module_ &m);
+void register_route(nanobind::module_ &m);
 void register_skipgram(nanobind::module_ &m);
 void register_subwords(nanobind::module_ &m);
 void register_text(nanobind::module_ &m);

@@ -32,6 +32,7 @@ NB_MODULE(_native, m) {
     shardwise::register_subwords(m);
     shardwise::register_fingerprint(m);
     shardwise::register_quantize(m);
+    shardwise::register_route(m);
     shardwise::register_update(m);
     shardwise::register_nearest(m);
     shardwise::register_skipgram(m);

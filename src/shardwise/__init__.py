@@ -7,6 +7,7 @@ from shardwise import optimizers as optimizers
 from shardwise._bags import RaggedIds as RaggedIds
 from shardwise._bags import SparseIds as SparseIds
 from shardwise._errors import BagError as BagError
+from shardwise._errors import DistributedError as DistributedError
 from shardwise._errors import FormatError as FormatError
 from shardwise._errors import IdOutOfRangeError as IdOutOfRangeError
 from shardwise._errors import IdTypeError as IdTypeError

@@ -255,6 +255,19 @@ class TableNotFoundError(StoreError, FileNotFoundError):
     """
 
 
+class DistributedError(ShardwiseError, RuntimeError):
+    """Ranks do not agree, or one of them died, hangs, or cannot do its part.
+
+    Example:
+        >>> from shardwise import DistributedError
+        >>> try:  # in truth, a call of a DistributedTable
+        ...     raise DistributedError("expected all 2 ranks to take part in lookup, lost rank 1")
+        ... except RuntimeError as error:
+        ...     print(error)
+        expected all 2 ranks to take part in lookup, lost rank 1
+    """
+
+
 class ShardwiseWarning(UserWarning):
     """An answer is right, and perhaps not to the question that was meant.
 

@@ -255,6 +255,22 @@ def quantize_rows(rows: Annotated[NDArray[numpy.uint16], dict(shape=(None, None)
 def dequantize_rows(packed: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), device='cpu', writable=False)], format: str, out: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
     """The float32 values of int8 or int4 rows."""
 
+class RefusedId(ValueError):
+    pass
+
+class Routes:
+    """Which process holds the row of an id."""
+
+    def __init__(self, partition: Partition, cuts: Sequence[int]) -> None: ...
+
+    def rows(self, ids: numpy.typing.NDArray[Any], *, policy: str, stand_in: int, padding: int | None, skip_negative: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, frozen_range: tuple[int, int], out: numpy.typing.NDArray[Any], counts: numpy.typing.NDArray[numpy.uint64], places: numpy.typing.NDArray[numpy.int64]) -> None:
+        """Each row once, grouped by rank; `places` says which of them an id is."""
+
+    def bags(self, ids: numpy.typing.NDArray[Any], *, policy: str, stand_in: int, padding: int | None, skip_negative: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, frozen_range: tuple[int, int], offsets: numpy.typing.NDArray[numpy.int64], weights: numpy.typing.NDArray[Any] | None, skip_weightless: bool, square_root: bool, out: numpy.typing.NDArray[Any], weights_out: numpy.typing.NDArray[Any] | None, counts: numpy.typing.NDArray[numpy.uint64], lengths: numpy.typing.NDArray[numpy.uint32], bags: numpy.typing.NDArray[numpy.int64], piece_counts: numpy.typing.NDArray[numpy.uint64], order: numpy.typing.NDArray[numpy.int64], ends: numpy.typing.NDArray[numpy.int64], divisors: numpy.typing.NDArray[numpy.float64] | None) -> None:
+        """
+        The ids of each bag, grouped by the rank that they go to: `Pieces` in core/route.h says more.
+        """
+
 class RefusedUpdate(ValueError):
     pass
 

@@ -125,6 +125,56 @@ class Partition:
         checked = _boundaries(boundaries)
         return cls("ranges", checked[-1], len(checked) - 1, checked)
 
+    @classmethod
+    def balanced(
+        cls, counts: ArrayLike, num_shards: int, *, max_rows: int | None = None
+    ) -> Partition:
+        """Cut ids into contiguous shards with as equal a traffic as can be.
+
+        The largest sum of counts of a shard is the least that any cut has, so neighbours that are
+        asked for often come to lie on many shards. It is a `Partition.ranges`: what is stored with
+        the table are the boundaries alone.
+
+        Args:
+            counts: of shape (rows,): how often each id is asked for, such as
+                `numpy.bincount(sample, minlength=rows)` of a sample of ids. What counts for tables
+                of many processes is in how many batches an id is, for each batch asks once.
+            num_shards: how many shards.
+            max_rows: how many rows a shard may have; by default twice those of an even cut, for
+                rows that nobody asks for take memory, too.
+
+        Raises:
+            PartitionError: counts that are negative or no numbers, or so many rows do not fit.
+
+        Example:
+            >>> from shardwise import Partition
+            >>> Partition.balanced([9, 6, 3, 1, 1, 1, 1, 1, 1, 1], 3)
+            Partition.ranges([0, 1, 3, 10])
+        """
+        shards = _count(num_shards, "num_shards", least=1)
+        loads = np.asarray(counts)
+        if loads.ndim != 1 or loads.dtype.kind not in "iuf":
+            raise PartitionError(
+                f"expected counts as numbers of shape (rows,), got {loads.dtype} of shape "
+                f"{loads.shape}"
+            )
+        loads = loads.astype(np.float64)
+        if not (np.isfinite(loads) & (loads >= 0)).all():
+            raise PartitionError(
+                "expected counts from 0 up, got one that is negative or not finite"
+            )
+        rows = loads.size
+        even = -(-rows // shards)
+        most = max(1, 2 * even) if max_rows is None else _count(max_rows, "max_rows", least=1)
+        if most * shards < rows:
+            raise PartitionError(
+                f"expected max_rows of at least {even}, for {rows} rows in {shards} shards, got "
+                f"{most}"
+            )
+        if not loads.any():
+            loads = np.ones(rows)
+        return cls.ranges(_balanced(np.concatenate([[0.0], np.cumsum(loads)]), shards, most))
+
     @property
     def shard_sizes(self) -> tuple[int, ...]:
         """How many rows each shard has."""
@@ -289,6 +339,40 @@ def check_shard_sizes(partition: Partition, sizes: Sequence[int]) -> None:
         f"{partition.num_rows} rows into {partition.num_shards} shards; got {_shown(sizes)} "
         f"(shard {k} is the first that differs); these lengths fit {' or '.join(fitting)}"
     )
+
+
+def _balanced(sums: NDArray[np.float64], shards: int, most: int) -> list[int]:
+    """Return boundaries with the least largest load; `sums` are cumulative, from 0."""
+    rows = sums.size - 1
+
+    def reach(begin: int, load: float) -> int:
+        """The farthest end of a shard that begins there."""
+        end = int(np.searchsorted(sums, sums[begin] + load, side="right")) - 1
+        return min(end, begin + most, rows)
+
+    def fits(load: float) -> bool:
+        at = 0
+        for _ in range(shards):
+            at = reach(at, load)
+        return at == rows
+
+    low, high = 0.0, float(sums[-1]) * (1 + 1e-9)
+    for _ in range(64):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    # Within that bound, boundaries are where equal loads would have them, as far as they can be.
+    least = [rows]
+    for _ in range(shards):
+        end = least[-1]
+        begin = int(np.searchsorted(sums, sums[end] - high, side="left"))
+        least.append(max(begin, end - most, 0))
+    least.reverse()
+    found = [0]
+    for k in range(1, shards):
+        ideal = int(np.searchsorted(sums, sums[-1] * k / shards))
+        last = reach(found[-1], high)
+        found.append(min(max(ideal, least[k], found[-1]), last))
+    return [*found, rows]
 
 
 def _shown(numbers: Sequence[int]) -> str:

@@ -936,8 +936,8 @@ class Table:
         checked.run(updater, optimizer._rule(training.step + 1), changed)
         _native.count_one(training.counter)
 
-    def _trained_by(self, optimizer: Optimizer) -> Training:
-        """Return the state for this optimizer, made where it is not there."""
+    def _check_optimizer(self, optimizer: Optimizer) -> None:
+        """Refuse an optimizer that cannot go on with the state that there is."""
         training = self._training
         other = training is not None and training.family != optimizer.family
         if training is not None and other and training.step and training.state:
@@ -954,6 +954,12 @@ class Table:
                 f"part last, and has to go on saying it, got {type(optimizer).__name__} without; "
                 "call reset_optimizer() to forget the state first"
             )
+
+    def _trained_by(self, optimizer: Optimizer) -> Training:
+        """Return the state for this optimizer, made where it is not there."""
+        self._check_optimizer(optimizer)
+        training = self._training
+        other = training is not None and training.family != optimizer.family
         if training is None or other:
             training = self._training = Training(optimizer.family)
         if self._files is not None:

@@ -274,12 +274,17 @@ class Checked:
             if what == "id":
                 shape, (position, value) = self.names["ids"].shape, map(int, numbers)
                 raise out_of_range_error(shape, position, value, self.num_rows) from None
-            where = np.unravel_index(int(numbers[0]), self.gradients.shape)
-            place = ", ".join(str(int(i)) for i in where)
-            raise TableError(
-                f"expected finite gradients, got {self.gradients[where]} at gradients[{place}]; "
-                'leave out the step, or pass nonfinite="propagate"'
-            ) from None
+            raise nonfinite_error(self.gradients, int(numbers[0])) from None
+
+
+def nonfinite_error(gradients: NDArray[Any], position: int) -> TableError:
+    """Return the error for a number that is not finite: `position` counts in C order."""
+    where = np.unravel_index(position, gradients.shape)
+    place = ", ".join(str(int(i)) for i in where)
+    return TableError(
+        f"expected finite gradients, got {gradients[where]} at gradients[{place}]; "
+        'leave out the step, or pass nonfinite="propagate"'
+    )
 
 
 def check_update(

@@ -25,6 +25,7 @@ from shardwise.cli.explain import explain
 from shardwise.cli.explore import explore
 from shardwise.cli.info import info
 from shardwise.cli.lookup import lookup
+from shardwise.cli.plan import plan
 from shardwise.cli.plot import plot
 from shardwise.cli.reshard import reshard
 from shardwise.cli.restore import restore
@@ -110,3 +111,4 @@ app.command(context_settings=LOOSE)(told(analogy))
 app.command()(told(evaluate))
 app.command(context_settings=LOOSE)(told(plot))
 app.command()(told(explore))
+app.command()(told(plan))

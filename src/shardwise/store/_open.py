@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
+
+from numpy.typing import NDArray
 
 from shardwise._errors import OptionError, StoreError, is_one_of
 from shardwise._safetensors import map_tensors
@@ -87,9 +90,25 @@ def _map_as(path: str, manifest: Manifest, mode: Mode, verify: bool) -> Stored:
 
 
 def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> Stored:
-    layout, shards = manifest.layout, []
-    dtype = layout.stored_dtype
-    for entry, rows in zip(manifest.shards, manifest.partition.shard_sizes, strict=True):
+    shards = map_shards(path, manifest, mode, range(manifest.partition.num_shards))
+    table = Table._make(shards, manifest.partition, layout=manifest.layout, mode=mode, files=files)
+    table._training = map_state(path, manifest, mode)
+    return Stored(table, map_vocabulary(path, manifest), manifest)
+
+
+def map_shards(
+    path: str, manifest: Manifest, mode: Mode, shards: Sequence[int]
+) -> list[NDArray[Any]]:
+    """Return the rows of some shards of a table on disk, mapped.
+
+    Raises:
+        StoreError: a file is not what the format says.
+        FileNotFoundError: one is not there.
+    """
+    layout, found = manifest.layout, []
+    dtype, sizes = layout.stored_dtype, manifest.partition.shard_sizes
+    for k in shards:
+        entry, rows = manifest.shards[k], sizes[k]
         tensors = map_tensors(sized(path, entry), mode)
         shape = (rows, *layout.stored_shape)
         weight = tensors.get("weight")
@@ -99,13 +118,12 @@ def _map(path: str, manifest: Manifest, mode: Mode, files: InPlace | None) -> St
                 f"{os.path.join(path, entry.file)} is broken: expected a tensor 'weight' of "
                 f"{dtype} of shape {shape}, got {got}; write the table again"
             )
-        shards.append(weight)
-    table = Table._make(shards, manifest.partition, layout=layout, mode=mode, files=files)
-    table._training = map_state(path, manifest, mode)
-    return Stored(table, _vocabulary(path, manifest), manifest)
+        found.append(weight)
+    return found
 
 
-def _vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
+def map_vocabulary(path: str, manifest: Manifest) -> Vocabulary | None:
+    """Return the vocabulary of a table on disk, mapped; None if it has none."""
     if manifest.vocabulary is None:
         return None
     return read_file(sized(path, manifest.vocabulary), manifest)

@@ -100,20 +100,28 @@ def write_state(
     place: str, names: Sequence[str], saved: Saved, partition: Partition, release: bool
 ) -> OptimizerFiles:
     """Write the files of a state, whose names are given, to a directory that `writing` holds."""
-    files = []
-    for k, rows in enumerate(partition.shard_sizes):
-        writer = FileWriter(place, names[k], release)
-        header, _ = state_header(saved.tensors, k, rows)
-        writer.write(np.frombuffer(header, np.uint8))
-        for name, (dtype, tail) in saved.tensors.items():
-            step = max(1, _BLOCK_BYTES // max(1, math.prod(tail) * dtype.itemsize))
-            for begin in range(0, rows, step):
-                block = saved.rows(name, k, begin, min(rows, begin + step))
-                writer.write(as_bytes(block))
-        if k == 0:
-            writer.write(as_bytes(np.array([saved.step], np.int64)))
-        files.append(writer.finish())
+    files = [
+        write_shard_state(place, names[k], saved, k, rows, release)
+        for k, rows in enumerate(partition.shard_sizes)
+    ]
     return OptimizerFiles(saved.family, tuple(files))
+
+
+def write_shard_state(
+    place: str, name: str, saved: Saved, shard: int, rows: int, release: bool
+) -> DataFile:
+    """Write the file of one shard's state."""
+    writer = FileWriter(place, name, release)
+    header, _ = state_header(saved.tensors, shard, rows)
+    writer.write(np.frombuffer(header, np.uint8))
+    for key, (dtype, tail) in saved.tensors.items():
+        step = max(1, _BLOCK_BYTES // max(1, math.prod(tail) * dtype.itemsize))
+        for begin in range(0, rows, step):
+            block = saved.rows(key, shard, begin, min(rows, begin + step))
+            writer.write(as_bytes(block))
+    if shard == 0:
+        writer.write(as_bytes(np.array([saved.step], np.int64)))
+    return writer.finish()
 
 
 def make_state_files(
@@ -178,8 +186,15 @@ def take_room(descriptor: int, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
 
 
-def map_state(path: str, manifest: Manifest, mode: Literal["r", "r+", "c"]) -> Training | None:
+def map_state(
+    path: str,
+    manifest: Manifest,
+    mode: Literal["r", "r+", "c"],
+    shards: Sequence[int] | None = None,
+) -> Training | None:
     """Return the state of a table on disk, mapped; None if it has none.
+
+    Of some shards, if `shards` says which; the first file has the step and is read for it, too.
 
     Raises:
         StoreError: its files are not what the format says.
@@ -189,8 +204,10 @@ def map_state(path: str, manifest: Manifest, mode: Literal["r", "r+", "c"]) -> T
         return None
     state: dict[str, list[NDArray[Any]]] = {}
     counter = None
-    for k, rows in enumerate(manifest.partition.shard_sizes):
-        entry = manifest.optimizer.files[k]
+    sizes = manifest.partition.shard_sizes
+    wanted = range(len(sizes)) if shards is None else shards
+    for k in sorted({0, *wanted}):
+        rows, entry = sizes[k], manifest.optimizer.files[k]
         where = os.path.join(path, entry.file)
         tensors = map_tensors(sized(path, entry), mode)
         if k == 0:
@@ -217,6 +234,9 @@ def map_state(path: str, manifest: Manifest, mode: Literal["r", "r+", "c"]) -> T
         if tensors:
             raise _broken(where, "the tensors of the first shard's state", next(iter(tensors)))
     assert counter is not None
+    if 0 not in wanted:
+        for arrays in state.values():
+            del arrays[0]
     if mode == "r+":
         counter.flags.writeable = True
     return Training(manifest.optimizer.family, counter, state)
