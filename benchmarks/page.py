@@ -63,8 +63,8 @@ def about(documents: Sequence[Document]) -> Iterator[str]:
     rounds = sorted({document["rounds"] for document in documents})
     quick = " A quick run: small tables." if any(d["quick"] for d in documents) else ""
     yield (
-        f"Written by `python -m benchmarks`, {first['time'][:10]}, sources {first['sources']}, "
-        f"{' and '.join(map(str, rounds))} rounds.{quick}"
+        f"From the suites of `python -m benchmarks`, {first['time'][:10]}, "
+        f"sources {first['sources']}, {' and '.join(map(str, rounds))} rounds.{quick}"
     )
     yield ""
 
