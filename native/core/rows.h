@@ -28,10 +28,12 @@ template <class V> SHARDWISE_INLINE V load(const void *from) {
 /// How many elements are computed on at once: a register of the widest level.
 template <class Acc> constexpr int lanes_of = 64 / sizeof(Acc);
 
-// ---- readers: `at<L>(column)` gives L elements, `one(column)` one, as numbers to add up ----
+// ---- readers: `at<L>(column)` gives L elements, `one(column)` one, as numbers to add up; `columns_bytes`
+// are those of as many columns, of even ones where two share a byte ----
 
 struct Float32Row {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return 4 * columns; }
     const std::byte *data;
     SHARDWISE_INLINE Float32Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
@@ -42,6 +44,7 @@ struct Float32Row {
 
 struct Float64Row {
     using Acc = double;
+    static constexpr size_t columns_bytes(size_t columns) { return 8 * columns; }
     const std::byte *data;
     SHARDWISE_INLINE Float64Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<double, L> at(size_t column) const {
@@ -52,6 +55,7 @@ struct Float64Row {
 
 struct Bfloat16Row {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return 2 * columns; }
     const std::byte *data;
     SHARDWISE_INLINE Bfloat16Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
@@ -82,6 +86,7 @@ template <int L> SHARDWISE_INLINE Vec<float, L> widen(Vec<uint16_t, L> halves) {
 
 struct Float16Row {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return 2 * columns; }
     const std::byte *data;
     SHARDWISE_INLINE Float16Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
@@ -156,6 +161,7 @@ template <int L> SHARDWISE_INLINE Vec<float, L> decode(Vec<float, L> steps, floa
 /// origin may say, its NaNs are those that the instructions make; see `same_nan`.
 template <class Steps> struct QuantizedRow {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return Steps::columns_bytes(columns); }
     const std::byte *data;
     float scale, bias;
     SHARDWISE_INLINE QuantizedRow(const std::byte *row, size_t dim) : data(row) {
@@ -189,6 +195,7 @@ template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes)
 }
 
 struct Bytes {
+    static constexpr size_t columns_bytes(size_t columns) { return columns; }
     static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
         scale = load<float>(row + dim);
         bias = load<float>(row + dim + 4);
@@ -202,6 +209,7 @@ struct Bytes {
 };
 
 struct Nibbles {
+    static constexpr size_t columns_bytes(size_t columns) { return columns / 2; }
     static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
         const std::byte *const from = row + dim / 2 + dim % 2;
 #if defined(__F16C__)

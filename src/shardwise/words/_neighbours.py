@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -210,8 +212,11 @@ def _answered(
     names = vectors.vocabulary.decode(np.concatenate([ids for ids, _ in answers]))
     if as_frame:
         return _framed(batch, names, [scores for _, scores in answers])
-    tokens = iter(names)
-    results = [[Neighbour(next(tokens), s) for s in scores.tolist()] for _, scores in answers]
+    scores = np.concatenate([scores for _, scores in answers]).tolist()
+    # Straight to the tuple: half the time of calling the class.
+    neighbours = list(map(partial(tuple.__new__, Neighbour), zip(names, scores, strict=True)))
+    ends = np.cumsum([len(ids) for ids, _ in answers]).tolist()
+    results = [neighbours[begin:end] for begin, end in pairwise([0, *ends])]
     return results if batch else results[0]
 
 
