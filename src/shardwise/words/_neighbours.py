@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._encoding import find_ids
 from shardwise._errors import OptionError, TableError, TokenTypeError
 from shardwise._vocabulary import Vocabulary
 from shardwise.words import _frames, _search
@@ -55,7 +56,7 @@ def known_ids(vocabulary: Vocabulary, tokens: Sequence[Any]) -> list[int]:
     Raises:
         UnknownTokenError: tokens are not in the vocabulary.
     """
-    ids = vocabulary._find(list(tokens))
+    ids = find_ids(vocabulary, list(tokens))
     if (ids < 0).any():
         missing = dict.fromkeys(t for t, i in zip(tokens, ids, strict=True) if i < 0)
         advice = "leave them out: what stands for unknown tokens has no neighbours of theirs"
