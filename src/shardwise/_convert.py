@@ -146,30 +146,7 @@ def convert(
         country 5 6
     """
     # What is sure to fail should not fail after a long file was read.
-    if progress is not None and not callable(progress):
-        raise OptionError(f"expected progress as a function, or None, got {progress!r:.60}")
-    kind = _kind_of(path, to)
-    as_count(neighbours, "neighbours")
-    if kind == "table":
-        if not overwrite:
-            store.refuse_existing(path)
-        if not isinstance(partition, Partition):
-            as_partition("mod" if partition is None else partition, 0, _number(shards))
-    else:
-        refuse_file(path, overwrite)
-        if shards is not None or partition is not None:
-            raise OptionError(
-                f"expected no shards and no partition for a file, got {os.fspath(path)} to write; "
-                'leave them out, or make a table of it with to="table"'
-            )
-        if metadata is not None:
-            raise OptionError(
-                f"expected no metadata for a file, which has no place for it, got "
-                f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
-            )
-    packs = kind == "table" and isinstance(dtype, str) and dtype in ROW_FORMATS
-    if dtype is not None and not packs:
-        store.storable_dtype(dtype)
+    kind = _checked(path, to, overwrite, shards, partition, dtype, neighbours, metadata, progress)
     notify = progress or (lambda stage, done, total: None)
     found = _opened(
         source,
@@ -182,13 +159,7 @@ def convert(
         unknown=unknown,
         progress=lambda done, total: notify("read", done, total),
     )
-    layout = Layout(tuple(found.shape[1:]), store.storable_dtype(found.dtype))
-    if dtype is not None and kind == "table":
-        layout = stored_layout(dtype, found.shape[1:], found.dtype)
-    elif dtype is not None:
-        layout = replace(layout, dtype=store.storable_dtype(dtype))
-    elif kind == "table" and found._packed is not None:
-        layout = found._packed[0]
+    layout = _layout(found, dtype, kind)
     rows = _Rows(found, layout)
     keeps = kind == "table" or has_tokens(kind)
     made = replace(
@@ -235,6 +206,55 @@ def convert(
         lost_tokens=0 if keeps or found.vocabulary is None else len(found.vocabulary),
         loss=_loss(rows.loss, found, path, neighbours),
     )
+
+
+def _checked(
+    path: str | os.PathLike[str],
+    to: str | None,
+    overwrite: bool,
+    shards: int | None,
+    partition: str | Partition | None,
+    dtype: Any,
+    neighbours: int,
+    metadata: Mapping[str, Any] | None,
+    progress: object,
+) -> str:
+    """Refuse what cannot be made, whatever the source is; return what is to be made."""
+    if progress is not None and not callable(progress):
+        raise OptionError(f"expected progress as a function, or None, got {progress!r:.60}")
+    kind = _kind_of(path, to)
+    as_count(neighbours, "neighbours")
+    if kind == "table":
+        if not overwrite:
+            store.refuse_existing(path)
+        if not isinstance(partition, Partition):
+            as_partition("mod" if partition is None else partition, 0, _number(shards))
+    else:
+        refuse_file(path, overwrite)
+        if shards is not None or partition is not None:
+            raise OptionError(
+                f"expected no shards and no partition for a file, got {os.fspath(path)} to write; "
+                'leave them out, or make a table of it with to="table"'
+            )
+        if metadata is not None:
+            raise OptionError(
+                f"expected no metadata for a file, which has no place for it, got "
+                f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
+            )
+    packs = kind == "table" and isinstance(dtype, str) and dtype in ROW_FORMATS
+    if dtype is not None and not packs:
+        store.storable_dtype(dtype)
+    return kind
+
+
+def _layout(found: Source, dtype: Any, kind: str) -> Layout:
+    """How the rows are to lie: as the source has them, if nothing else is asked for."""
+    own = Layout(tuple(found.shape[1:]), store.storable_dtype(found.dtype))
+    if dtype is not None and kind == "table":
+        return stored_layout(dtype, found.shape[1:], found.dtype)
+    if dtype is not None:
+        return replace(own, dtype=store.storable_dtype(dtype))
+    return found._packed[0] if kind == "table" and found._packed is not None else own
 
 
 def _loss(

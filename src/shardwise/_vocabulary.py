@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._counting import Choice, Ties, count_text, count_tokens, folded
+from shardwise._choice import Choice, Ties, folded
+from shardwise._counting import count_text, count_tokens
 from shardwise._encoding import decode, encode, find_ids, num_ids, set_unknown, strings_of
 from shardwise._errors import VocabularyError
 from shardwise._folding import Folding, NormalForm
