@@ -192,6 +192,14 @@ def test_a_list_that_shrinks_before_its_unknown_tokens_are_taken(monkeypatch):
         words.encode(tokens)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_subclass_that_lies_about_its_length(kind):
+    lying = type("Lying", (kind,), {"__len__": lambda self: 1_000_000})(["a", "a"])
+    with pytest.raises(VocabularyError, match="got one that changed while it was read"):
+        _encoding.find_ids(Vocabulary(["a"]), lying)
+    assert Vocabulary(["a"]).encode(lying).tolist() == [0, 0]
+
+
 def test_a_list_that_shrinks_before_it_is_looked_up(monkeypatch):
     words, tokens = Vocabulary(["a"]), ["a", "a"]
     known = _encoding._known

@@ -211,6 +211,11 @@ private:
     std::size_t count_;
 };
 
+/// How many items there are, whatever a subclass says of its length.
+std::size_t size_of(PyObject *tokens) {
+    return static_cast<std::size_t>(PyList_Check(tokens) ? PyList_Size(tokens) : PyTuple_Size(tokens));
+}
+
 /// The item, borrowed, or null where the list has grown short.
 PyObject *item_of(PyObject *tokens, std::size_t i) {
     const auto at = static_cast<Py_ssize_t>(i);
@@ -304,7 +309,7 @@ std::int64_t find_objects(const Bytes &data, const Offsets &offsets, const Slots
             const ReleasedGil free; // let other threads have theirs
         }
         const std::size_t end = std::min(count, begin + turn);
-        if (static_cast<std::size_t>(PySequence_Size(tokens)) < end)
+        if (size_of(tokens) < end)
             return no_token;
         if (layout().known) {
             const PlainTexts texts(layout(), layout().items(tokens) + begin, end - begin);
