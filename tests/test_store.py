@@ -1015,3 +1015,14 @@ def test_rows_that_are_no_real_numbers_are_not_stored_as_such(tmp_path, rows, dt
     with pytest.raises(OptionError, match="expected rows of real numbers to store as"):
         write_table(tmp_path / "t", table, dtype=dtype)
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_manifest_with_what_json_has_not(tmp_path, number):
+    write(tmp_path / "t", make_array((4, 2)))
+    manifest = tmp_path / "t" / MANIFEST
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"metadata": {}', f'"metadata": {{"a": {number}}}'))
+    assert manifest.read_text() != text
+    with pytest.raises(StoreError, match=f"expected JSON.*{number} is no number of JSON"):
+        Table.open(tmp_path / "t", "r+")
