@@ -1,6 +1,6 @@
 #pragma once
-// Numbers that are computed on side by side, for the kernels alone: this file is compiled once per instruction
-// level, in their namespace.
+// Numbers that are computed on side by side, for the kernels alone: this file is compiled once per
+// instruction level, in their namespace.
 
 #include "core/partition.h"
 

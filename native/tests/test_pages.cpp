@@ -263,7 +263,7 @@ int main() {
         set_num_threads(threads);
         check_lookups(mapped);
         check_conversions(mapped);
-    check_pools(mapped);
+        check_pools(mapped);
     }
     check_prefetch(mapped);
     return 0;
