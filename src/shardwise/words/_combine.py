@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from shardwise._arrays import as_values
 from shardwise._encoding import find_ids
 from shardwise._errors import OptionError, TableError, VocabularyError, is_one_of
-from shardwise.words._neighbours import Neighbour, as_count
+from shardwise.words._neighbours import Neighbour
+from shardwise.words._questions import as_count
 from shardwise.words._remake import (
     aliases_without,
     built,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shardwise._encoding import find_ids
 from shardwise._errors import TableError
 from shardwise.words import _frames
-from shardwise.words._neighbours import as_count
+from shardwise.words._questions import as_count
 from shardwise.words._remake import as_tokens, built, check_fit, is_float, known_rows, row_step
 from shardwise.words._search import (
     Ids,

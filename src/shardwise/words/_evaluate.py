@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardwise._encoding import find_ids
 from shardwise._errors import FormatError
-from shardwise.words._neighbours import as_stop
+from shardwise.words._questions import as_stop
 from shardwise.words._search import Queries, check_rows, directions, search
 
 if TYPE_CHECKING:
