@@ -213,7 +213,7 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
 /// Combines columns [first, last) of the group's rows.
 template <class Row, class Op>
 void combine(Group<typename Row::Acc> &group, size_t dim, size_t first, size_t last) {
-    constexpr int L = lanes_of<typename Row::Acc>;
+    constexpr int L = lanes<typename Row::Acc>;
     size_t column = first;
     const auto next = [&](auto lanes, auto chunks) {
         constexpr int Lanes = decltype(lanes)::value, Chunks = decltype(chunks)::value;
