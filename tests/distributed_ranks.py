@@ -3,6 +3,7 @@
 Ranks are forked by a server that has imported torch once.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -20,7 +21,7 @@ CONTEXT.set_forkserver_preload(
         "torch.distributed.checkpoint",
         "torch.nn.parallel",
         "shardwise.distributed._checkpointable",
-        "shardwise.distributed._files",
+        "shardwise.distributed._create",
     ]
 )
 LONGEST = 60  # seconds
@@ -127,11 +128,12 @@ def batch(rank, step=0, count=97):
     return ids, offsets, weights, rows, sums
 
 
-def everything(rank, size, path, exact, optimizer, steps, pools="sums"):
-    """Look up, pool and train; return all that was read, in bytes."""
+def everything(rank, size, path, exact, optimizer, steps, pools="sums", replicated=None):
+    """Look up, pool and train; return all that was read, and copies as they are in the end."""
     from shardwise.distributed import DistributedTable
 
-    table = DistributedTable.open(path, mode="memory", exact=exact, pools=pools)
+    options = {"exact": exact, "pools": pools, "replicated": replicated}
+    table = DistributedTable.open(path, mode="memory", **options)
     read = []
     for step in range(steps):
         ids, offsets, weights, rows, sums = batch(rank, step)
@@ -144,6 +146,10 @@ def everything(rank, size, path, exact, optimizer, steps, pools="sums"):
         table.update_pool(ids, offsets, sums, optimizer, weights=weights)
         table.update_pool(ids, offsets, sums, optimizer, combiner="max")
     read.append(table.lookup(range(ROWS) if rank == 0 else []))
+    if replicated is not None:
+        copies = table._replicas
+        assert table.replicated.tolist() == sorted(copies.ids.tolist())
+        return read, table.optimizer_step, dict(zip(copies.ids.tolist(), copies.rows, strict=True))
     return read, table.optimizer_step, table.sent_bytes
 
 
@@ -575,3 +581,107 @@ def hundred_steps(rank, size, path):
         ids, _, _, rows, _ = batch(rank, step)
         table.update(ids, rows, optimizers.Adagrad(0.05))
     return table.lookup(range(ROWS))
+
+
+def read_with_copies(rank, size, path, options, replicated):
+    """Read with copies and without; return both, and the bytes sent for rows with copies alone."""
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+
+    found = []
+    for copied in (None, replicated):
+        table = DistributedTable.open(path, **options, replicated=copied)
+        read = []
+        for step in range(3):
+            ids, offsets, weights, rows, _ = batch(rank, step)
+            table.prefetch(ids)
+            read.append(table.lookup(ids))
+            read.append(table.lookup(ids, max_norm=0.5, dtype="float16"))
+            read.append(table.lookup(ids - 1, out_of_range="zeros"))
+            for combiner in ("mean", "max"):
+                table.prefetch(ids, offsets, weights=weights, combiner=combiner)
+                read.append(table.pool(ids, offsets, weights=weights, combiner=combiner))
+            read.append(table.pool(ids, offsets, default_id=0))
+            if table.mode != "r":
+                table.update(ids, rows, optimizers.Adagrad(0.1))
+        found.append(read)
+    before = table.sent_bytes
+    table.lookup(replicated)
+    return *found, table.sent_bytes - before
+
+
+def written(rank, size, path, replicated, saved):
+    """Write rows of many ranks, of which several have the same ids; save."""
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory", replicated=replicated)
+    for step in range(3):
+        ids, _, _, rows, _ = batch(rank, step)
+        table.write(ids, rows)
+    table.write([], 0)
+    table.write([5] if rank == size - 1 else [], 7)
+    table.save(saved)
+    return table.lookup(range(ROWS))
+
+
+def refused_writes(rank, size, path):
+    """Return the errors of what cannot be written, and that nothing was."""
+    import numpy as np
+
+    from shardwise import ShardwiseError
+    from shardwise.distributed import DistributedTable
+
+    table = DistributedTable.open(path, mode="memory", replicated=[3])
+    before, errors = table.lookup(range(ROWS)), []
+    last = rank == size - 1
+    for ids, rows in (
+        ([1, ROWS if last else 2], 0),
+        ([1.5 if last else 1], 0),
+        ([1, 2], np.zeros((2, DIM + last))),
+        ([1], "no" if last else 0),
+    ):
+        with caught(errors, ShardwiseError):
+            table.write(ids, rows)
+    with caught(errors, ShardwiseError):
+        DistributedTable.open(path).write([1], 0)
+    return errors, bool((table.lookup(range(ROWS)) == before).all())
+
+
+@contextlib.contextmanager
+def caught(errors, kind):
+    try:
+        yield
+    except kind as error:
+        errors.append(f"{type(error).__name__}: {error}")
+
+
+def other_copies(rank, size, path, mine, others):
+    """Open a table with copies that the last rank wants otherwise."""
+    from shardwise import ShardwiseError
+    from shardwise.distributed import DistributedTable
+
+    errors = []
+    with caught(errors, ShardwiseError):
+        DistributedTable.open(path, replicated=others if rank == size - 1 else mine)
+    return errors
+
+
+def copies_of_a_checkpoint(rank, size, path, folder, replicated):
+    """Load a checkpoint of torch's into a table with copies; return what is looked up then."""
+    import torch.distributed.checkpoint as dcp
+
+    from shardwise import optimizers
+    from shardwise.distributed import DistributedTable
+
+    trained = DistributedTable.open(path, mode="memory")
+    ids, _, _, rows, _ = batch(rank)
+    trained.update(ids, rows, optimizers.SGD(0.1))
+    dcp.save(trained.state_dict(), checkpoint_id=folder)
+    table = DistributedTable.open(path, mode="memory", replicated=replicated)
+    state = table.state_dict()
+    dcp.load(state, checkpoint_id=folder)
+    table.load_state_dict(state)
+    made = DistributedTable.create(None, ROWS, DIM, initializer="normal", replicated=replicated)
+    plain = DistributedTable.create(None, ROWS, DIM, initializer="normal")
+    wanted = range(ROWS)
+    return [one.lookup(wanted) for one in (trained, table, made, plain)]

@@ -128,6 +128,10 @@ void bags(const Routes &routes, nb::handle ids, const std::string &policy, std::
     const Routing routing =
         routing_of(routes, array, policy, stand_in, padding, skip_negative, frozen, frozen_range);
     const bool narrow = is_narrow(out, array.count);
+    const std::size_t rank = routes.rank();
+    if (narrow && !routes.copied().empty() &&
+        routes.cuts()[rank + 1] - routes.cuts()[rank] + routes.copied().size() > std::uint64_t{1} << 32)
+        throw nb::value_error("expected rows of uint64, for there are copies behind this rank's own");
     // Copied, and checked: what another thread writes there must not lead outside the ids.
     const std::vector<std::int64_t> bounds(offsets.data(), offsets.data() + offsets.shape(0));
     if (bounds.empty() || bounds.front() != 0 || !std::is_sorted(bounds.begin(), bounds.end()) ||
@@ -175,6 +179,8 @@ void register_route(nb::module_ &m) {
     nb::exception<RefusedId>(m, "RefusedId", PyExc_ValueError);
     nb::class_<Routes>(m, "Routes", "Which process holds the row of an id.")
         .def(nb::init<const Partition &, std::vector<std::uint64_t>>(), "partition"_a, "cuts"_a)
+        .def("keep_copies", &Routes::keep_copies, "rank"_a, "places"_a,
+             "The rows of these places lie on every rank, of which this is one.")
         .def("rows", &rows, "ids"_a, nb::kw_only(), "policy"_a, "stand_in"_a, "padding"_a.none(),
              "skip_negative"_a, "frozen"_a.none().noconvert(), "frozen_range"_a, "out"_a,
              "counts"_a.noconvert(), "places"_a.noconvert(),

@@ -19,6 +19,28 @@ constexpr std::size_t size_of(IdType type) {
 /// What an id outside the table does.
 enum class OutOfRange : std::uint8_t { error, zeros, clamp, wrap, row };
 
+/// The row that is meant by an id outside a table of `rows` rows; `rows` itself where there is none, for
+/// `error` and `zeros`. A negative id is given as 64 bits that are taken for unsigned.
+SHARDWISE_INLINE std::uint64_t replacement(OutOfRange policy, std::uint64_t rows, std::uint64_t default_row,
+                                           std::uint64_t id, bool negative) {
+    switch (policy) {
+    case OutOfRange::error:
+    case OutOfRange::zeros:
+        break;
+    case OutOfRange::clamp:
+        return negative ? 0 : rows - 1;
+    case OutOfRange::wrap: {
+        if (!negative)
+            return id % rows;
+        const std::uint64_t rest = (0 - id) % rows;
+        return rest == 0 ? 0 : rows - rest;
+    }
+    case OutOfRange::row:
+        return default_row;
+    }
+    return rows;
+}
+
 struct Shard {
     const std::byte *data;
     std::ptrdiff_t stride; // bytes from a row to the next; negative where an array is reversed

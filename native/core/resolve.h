@@ -78,17 +78,8 @@ SHARDWISE_INLINE void prefetch(const std::byte *row, const Ahead &ahead) {
 
 /// The id to read in place of one outside the table, for clamp, wrap and row.
 __attribute__((noinline)) uint64_t replace_id(const Gather &task, uint64_t id) {
-    const uint64_t rows = task.partition.num_rows;
     const bool negative = task.id_type != IdType::u64 && static_cast<int64_t>(id) < 0;
-    if (task.out_of_range == OutOfRange::clamp)
-        return negative ? 0 : rows - 1;
-    if (task.out_of_range == OutOfRange::wrap) {
-        if (!negative)
-            return id % rows;
-        const uint64_t rest = (0 - id) % rows;
-        return rest == 0 ? 0 : rows - rest;
-    }
-    return task.default_row;
+    return replacement(task.out_of_range, task.partition.num_rows, task.default_row, id, negative);
 }
 
 /// No id is passed over.

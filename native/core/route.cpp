@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <utility>
 
@@ -25,6 +26,27 @@ Routes::Routes(const Partition &partition, std::vector<std::uint64_t> cuts)
     for (std::int64_t shard = 0; shard < partition.num_shards(); ++shard) {
         starts_.push_back(start);
         start += static_cast<std::uint64_t>(partition.shard_size(shard));
+    }
+}
+
+void Routes::keep_copies(std::size_t rank, std::vector<std::uint64_t> places) {
+    if (rank >= num_ranks() || places.size() > cuts_.back() ||
+        std::adjacent_find(places.begin(), places.end(), std::greater_equal<>{}) != places.end() ||
+        (!places.empty() && places.back() >= cuts_.back()))
+        throw std::invalid_argument("copies must be of rows of the table, in ascending order");
+    rank_ = rank;
+    copied_ = std::move(places);
+    slots_.clear();
+    if (copied_.empty())
+        return;
+    const std::size_t size = std::bit_ceil(2 * copied_.size());
+    shift_ = static_cast<unsigned>(64 - std::countr_zero(size));
+    slots_.assign(size, copied_.size());
+    for (std::size_t copy = 0; copy < copied_.size(); ++copy) {
+        std::size_t slot = slot_of(copied_[copy]);
+        while (slots_[slot] != copied_.size())
+            slot = (slot + 1) & (size - 1);
+        slots_[slot] = copy;
     }
 }
 
@@ -111,8 +133,11 @@ private:
                 take(i, found);
                 continue;
             }
-            if (id >= view_.num_rows)
-                id = replacement(id, negative, i);
+            if (id >= view_.num_rows) {
+                if (ids_.out_of_range == OutOfRange::error)
+                    lower_to(refused_, i);
+                id = replacement(ids_.out_of_range, view_.num_rows, ids_.default_row, id, negative);
+            }
             const bool frozen = (ids_.frozen != nullptr && id < view_.num_rows && ids_.frozen[id] != 0) ||
                                 (id >= ids_.frozen_begin && id < ids_.frozen_end);
             if (id < view_.num_rows && !frozen) {
@@ -121,33 +146,6 @@ private:
             }
             take(i, found);
         }
-    }
-
-    /// What stands for an id outside the table; num_rows is no row.
-    std::uint64_t replacement(std::uint64_t id, bool negative, std::size_t position) {
-        const std::uint64_t rows = view_.num_rows;
-        switch (ids_.out_of_range) {
-        case OutOfRange::error: {
-            std::size_t known = refused_.load(std::memory_order_relaxed);
-            while (position < known &&
-                   !refused_.compare_exchange_weak(known, position, std::memory_order_relaxed)) {
-            }
-            break;
-        }
-        case OutOfRange::zeros:
-            break;
-        case OutOfRange::clamp:
-            return negative ? 0 : rows - 1;
-        case OutOfRange::wrap: {
-            if (!negative)
-                return id % rows;
-            const std::uint64_t rest = (0 - id) % rows;
-            return rest == 0 ? 0 : rows - rest;
-        }
-        case OutOfRange::row:
-            return ids_.default_row;
-        }
-        return rows;
     }
 
     PartitionView view_;
@@ -175,13 +173,20 @@ std::size_t rows_as(const Routes &routes, const Routing &ids, unsigned place_bit
     const std::uint64_t none = routes.partition().num_rows;
     const Entry mask = (Entry{1} << bits) - 1;
     std::fill_n(counts, routes.num_ranks(), std::uint64_t{0});
+    const std::vector<std::uint64_t> &copied = routes.copied();
     std::uint64_t before = none;
-    std::size_t rank = 0, i = 0;
+    std::size_t rank = 0, i = 0, copy = 0;
     std::int64_t found = -1;
     for (; i < count; ++i) {
         const auto place = static_cast<std::uint64_t>(sorted[i] >> bits);
         if (place >= none)
             break;
+        while (copy < copied.size() && copied[copy] < place)
+            ++copy;
+        if (copy < copied.size() && copied[copy] == place) { // it lies behind all that are not known yet
+            places[static_cast<std::size_t>(sorted[i] & mask)] = -2 - static_cast<std::int64_t>(copy);
+            continue;
+        }
         if (place != before) {
             while (place >= cuts[rank + 1])
                 ++rank;
@@ -194,6 +199,11 @@ std::size_t rows_as(const Routes &routes, const Routing &ids, unsigned place_bit
     for (; i < count; ++i)
         places[static_cast<std::size_t>(sorted[i] & mask)] =
             static_cast<std::uint64_t>(sorted[i] >> bits) == none ? found + 1 : -1;
+    if (!copied.empty())
+        parallel_for(count, thread_ids, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t k = begin; k < end; ++k)
+                places[k] = places[k] < -1 ? found - places[k] : places[k];
+        });
     return all_in_range;
 }
 
@@ -210,7 +220,7 @@ std::size_t rows_of(const Routes &routes, const Routing &ids, Row *rows, std::ui
 template <class Row, class Weight>
 std::size_t bags_of(const Routes &routes, const Routing &ids, const RoutedBags &bags, const Pieces &out) {
     constexpr std::uint32_t nowhere = UINT32_MAX;
-    const std::size_t ranks = routes.num_ranks(), count = ids.count;
+    const std::size_t ranks = routes.num_ranks(), count = ids.count, copies = routes.copied().size();
     const std::uint64_t *const cuts = routes.cuts().data();
     const auto *const weights = static_cast<const Weight *>(bags.weights);
     const Room<std::uint32_t> owners(count);
@@ -235,14 +245,19 @@ std::size_t bags_of(const Routes &routes, const Routing &ids, const RoutedBags &
                  }
                  if (found.place >= cuts[ranks])
                      return;
-                 std::size_t rank = 0; // the last one that begins at or before the place, and is not empty
-                 for (std::size_t length = ranks; length > 1;) {
-                     const std::size_t half = length / 2;
-                     rank += cuts[rank + half] <= found.place ? half : 0;
-                     length -= half;
+                 std::size_t rank = routes.rank();
+                 if (const std::size_t copy = routes.copy_of(found.place); copy < copies) {
+                     local.data()[i] = static_cast<Row>(cuts[rank + 1] - cuts[rank] + copy);
+                 } else {
+                     rank = 0; // the last one that begins at or before the place, and is not empty
+                     for (std::size_t length = ranks; length > 1;) {
+                         const std::size_t half = length / 2;
+                         rank += cuts[rank + half] <= found.place ? half : 0;
+                         length -= half;
+                     }
+                     local.data()[i] = static_cast<Row>(found.place - cuts[rank]);
                  }
                  owners.data()[i] = static_cast<std::uint32_t>(rank);
-                 local.data()[i] = static_cast<Row>(found.place - cuts[rank]);
                  ++out.counts[rank];
                  if (last[rank] != bag) {
                      last[rank] = bag;

@@ -17,15 +17,41 @@ public:
     /// `cuts`: from 0 to the number of rows, never falling; throws std::invalid_argument where they are not.
     Routes(const Partition &partition, std::vector<std::uint64_t> cuts);
 
+    /// The rows of `places`, strictly rising, have copies on every rank, of which `rank` is this one: their
+    /// ids go nowhere, but to these. Throws std::invalid_argument where there is no such rank or place.
+    void keep_copies(std::size_t rank, std::vector<std::uint64_t> places);
+
     std::size_t num_ranks() const { return cuts_.size() - 1; }
     PartitionView partition() const { return partition_.view(); }
     const std::vector<std::uint64_t> &cuts() const { return cuts_; }
     const std::vector<std::uint64_t> &starts() const { return starts_; }
 
+    /// Whose are the copies: this rank.
+    std::size_t rank() const { return rank_; }
+    /// The places of the rows that have copies.
+    const std::vector<std::uint64_t> &copied() const { return copied_; }
+    /// Which copy is that of a place; their number where it has none.
+    std::size_t copy_of(std::uint64_t place) const {
+        for (std::size_t slot = slot_of(place); !slots_.empty(); slot = (slot + 1) & (slots_.size() - 1)) {
+            const std::size_t copy = slots_[slot];
+            if (copy == copied_.size() || copied_[copy] == place)
+                return copy;
+        }
+        return 0;
+    }
+
 private:
+    std::size_t slot_of(std::uint64_t place) const {
+        return static_cast<std::size_t>(place * 0x9E3779B97F4A7C15 >> shift_);
+    }
+
     Partition partition_;
     std::vector<std::uint64_t> cuts_;
     std::vector<std::uint64_t> starts_; // of each shard, the place of its first row
+    std::size_t rank_ = 0;
+    std::vector<std::uint64_t> copied_;
+    std::vector<std::size_t> slots_; // a hash table of copies, at most half full; none where there are none
+    unsigned shift_ = 63;
 };
 
 /// Ids, and which of them take part.
@@ -45,8 +71,8 @@ struct Routing {
 
 /// Each row once, grouped by rank and rising: `rows` (room for `count`) are numbers of rows of that rank, of
 /// 4 bytes with `narrow` and else of 8; `counts` (num_ranks) says how many each rank gets, and places[i]
-/// which of them id i is: their number itself where it is none, and -1 where it is passed over. Returns the
-/// position of the first id that is refused, or all_in_range.
+/// which of them id i is: their number itself where it is none, that and 1 and k for copy k, and -1 where it
+/// is passed over. Returns the position of the first id that is refused, or all_in_range.
 std::size_t route_rows(const Routes &routes, const Routing &ids, bool narrow, void *rows,
                        std::uint64_t *counts, std::int64_t *places);
 
@@ -61,7 +87,7 @@ struct RoutedBags {
 };
 
 /// What bags become: pieces, each the ids of one bag that go to one rank; grouped by rank, in the order of
-/// the bags. All have room for `count` entries but as said.
+/// the bags. Copies are rows of this rank behind its own. All have room for `count` entries but as said.
 struct Pieces {
     void *rows = nullptr;    // as in route_rows, but in the order of the ids, and as often as they are there
     void *weights = nullptr; // of these rows, where there are weights

@@ -1,6 +1,7 @@
 #pragma once
 // One lazy pool of threads for every kernel.
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <type_traits>
@@ -35,6 +36,13 @@ private:
 /// num_threads() threads. Returns when all are done; the first exception of a body is thrown again here.
 /// Safe from several threads at once and in a child after fork. A body must not call parallel_for.
 void parallel_for(std::size_t count, std::size_t grain, RangeBody body);
+
+/// Lowers `least` to `value`, where it is more: what several threads found first.
+inline void lower_to(std::atomic<std::size_t> &least, std::size_t value) {
+    std::size_t known = least.load(std::memory_order_relaxed);
+    while (value < known && !least.compare_exchange_weak(known, value, std::memory_order_relaxed)) {
+    }
+}
 
 /// Runs `job` on one thread that is kept for such work, after the jobs given before; returns at once. False,
 /// and the job is dropped, where the jobs that wait would then cost more than `bound`. A job must not throw.

@@ -84,12 +84,6 @@ template <class T> T *data_of(const Maybe<T> &room) {
     return room ? room->data() : nullptr;
 }
 
-void lower_to(std::atomic<std::size_t> &least, std::size_t value) {
-    std::size_t known = least.load(std::memory_order_relaxed);
-    while (value < known && !least.compare_exchange_weak(known, value, std::memory_order_relaxed)) {
-    }
-}
-
 std::size_t find_nonfinite(const Update &task) {
     const std::size_t rows = task.offsets == nullptr ? task.rows.count : task.num_bags;
     std::atomic<std::size_t> first{all_in_range};
@@ -193,8 +187,11 @@ private:
             is_member = false;
         if (!is_member)
             id = num_rows_;
-        else if (id >= num_rows_)
-            id = replacement(id, negative, position);
+        else if (id >= num_rows_) {
+            if (task_.rows.out_of_range == OutOfRange::error)
+                lower_to(bad_, position);
+            id = replacement(task_.rows.out_of_range, num_rows_, task_.rows.default_row, id, negative);
+        }
         if (members_ != nullptr)
             members_[position] = is_member ? id : UINT64_MAX;
         if (id < num_rows_ && ((task_.frozen != nullptr && task_.frozen[id] != 0) ||
@@ -202,28 +199,6 @@ private:
             id = num_rows_;
         entries_[position] = static_cast<Entry>(static_cast<Entry>(id) << bits_ | payload);
         return is_member;
-    }
-
-    /// What stands for an id outside the table; num_rows is no row.
-    std::uint64_t replacement(std::uint64_t id, bool negative, std::size_t position) {
-        switch (task_.rows.out_of_range) {
-        case OutOfRange::error:
-            lower_to(bad_, position);
-            break;
-        case OutOfRange::zeros:
-            break;
-        case OutOfRange::clamp:
-            return negative ? 0 : num_rows_ - 1;
-        case OutOfRange::wrap: {
-            if (!negative)
-                return id % num_rows_;
-            const std::uint64_t rest = (0 - id) % num_rows_;
-            return rest == 0 ? 0 : num_rows_ - rest;
-        }
-        case OutOfRange::row:
-            return task_.rows.default_row;
-        }
-        return num_rows_;
     }
 
     const Update &task_;

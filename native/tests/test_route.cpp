@@ -44,10 +44,21 @@ std::vector<std::uint64_t> cuts_of(std::uint64_t rows, std::size_t ranks, std::m
     return cuts;
 }
 
+/// Every `step`th place; none for 0.
+std::vector<std::uint64_t> some_places(std::uint64_t rows, std::uint64_t step) {
+    std::vector<std::uint64_t> places;
+    for (std::uint64_t place = 0; step != 0 && place < rows; place += step)
+        places.push_back(place);
+    return places;
+}
+
 template <class Row>
 void check_rows(const Partition &partition, const std::vector<std::uint64_t> &cuts,
-                const std::vector<std::int64_t> &ids, Routing routing) {
-    const Routes routes(partition, cuts);
+                const std::vector<std::int64_t> &ids, Routing routing,
+                const std::vector<std::uint64_t> &copied = {}) {
+    Routes routes(partition, cuts);
+    routes.keep_copies(0, copied);
+    const std::set<std::uint64_t> copies(copied.begin(), copied.end());
     const auto rows = static_cast<std::uint64_t>(partition.num_rows());
     routing.ids = ids.data();
     routing.count = ids.size();
@@ -60,7 +71,8 @@ void check_rows(const Partition &partition, const std::vector<std::uint64_t> &cu
     std::set<std::uint64_t> expected;
     for (const std::int64_t id : ids) {
         const bool inside = id >= 0 && static_cast<std::uint64_t>(id) < rows;
-        if (inside && !(routing.has_padding && id == routing.padding))
+        if (inside && !(routing.has_padding && id == routing.padding) &&
+            !copies.contains(place_of(partition, id)))
             expected.insert(place_of(partition, id));
     }
     std::vector<std::uint64_t> found;
@@ -77,6 +89,8 @@ void check_rows(const Partition &partition, const std::vector<std::uint64_t> &cu
             CHECK(places[i] == -1);
         else if (ids[i] < 0 || static_cast<std::uint64_t>(ids[i]) >= rows)
             CHECK(places[i] == static_cast<std::int64_t>(found.size()));
+        else if (const std::uint64_t place = place_of(partition, ids[i]); copies.contains(place))
+            CHECK(copied[static_cast<std::size_t>(places[i]) - found.size() - 1] == place);
         else
             CHECK(found[static_cast<std::size_t>(places[i])] == place_of(partition, ids[i]));
     }
@@ -98,6 +112,9 @@ void rows_are_grouped_by_rank() {
                     routing.has_padding = true;
                     routing.padding = rows / 2;
                     check_rows<std::uint64_t>(partition, cuts, ids, routing);
+                    for (const std::uint64_t step : {1, 3, 400})
+                        check_rows<std::uint32_t>(partition, cuts, ids, routing,
+                                                  some_places(static_cast<std::uint64_t>(rows), step));
                 }
 }
 
@@ -155,12 +172,14 @@ void the_first_id_outside_is_refused() {
     }
 }
 
-template <class Row, class Weight> void bags_are_cut(bool weighted, bool square_root) {
+template <class Row, class Weight> void bags_are_cut(bool weighted, bool square_root, std::uint64_t step) {
     std::mt19937_64 random(3);
     const std::int64_t rows = 300;
     for (const Partition &partition : partitions(rows)) {
         const auto cuts = cuts_of(static_cast<std::uint64_t>(rows), 4, random);
-        const Routes routes(partition, cuts);
+        Routes routes(partition, cuts);
+        const std::size_t own = step % 4; // the rank that keeps copies, behind its own rows
+        routes.keep_copies(own, some_places(static_cast<std::uint64_t>(rows), step));
         std::vector<std::int64_t> ids(700), offsets{0, 0};
         for (std::int64_t &id : ids)
             id = static_cast<std::int64_t>(random() % 300);
@@ -204,10 +223,13 @@ template <class Row, class Weight> void bags_are_cut(bool weighted, bool square_
                 for (auto i = static_cast<std::size_t>(offsets[bag]);
                      i < static_cast<std::size_t>(offsets[bag + 1]); ++i) {
                     const std::uint64_t place = place_of(partition, ids[i]);
-                    if (ids[i] == 11 || (ids[i] >= 20 && ids[i] < 40) || place < cuts[rank] ||
-                        place >= cuts[rank + 1] || (weighted && !(weights[i] > 0)))
+                    const bool is_copied = step != 0 && place % step == 0;
+                    const bool here = is_copied ? rank == own : place >= cuts[rank] && place < cuts[rank + 1];
+                    if (ids[i] == 11 || (ids[i] >= 20 && ids[i] < 40) || !here ||
+                        (weighted && !(weights[i] > 0)))
                         continue;
-                    CHECK(out[row_at] == place - cuts[rank]);
+                    CHECK(out[row_at] ==
+                          (is_copied ? cuts[own + 1] - cuts[own] + place / step : place - cuts[rank]));
                     if (weighted)
                         CHECK(out_weights[row_at] == weights[i]);
                     ++row_at, ++rows_here, ++length;
@@ -248,6 +270,10 @@ void bad_cuts_are_refused() {
          std::vector<std::vector<std::uint64_t>>{{}, {0}, {1, 10}, {0, 9}, {0, 6, 5, 10}, {0, 11}}) {
         CHECK_THROWS(Routes(partition, cuts), std::invalid_argument);
     }
+    Routes routes(partition, {0, 5, 10});
+    CHECK_THROWS(routes.keep_copies(2, {}), std::invalid_argument);
+    for (const auto &places : std::vector<std::vector<std::uint64_t>>{{10}, {3, 3}, {4, 2}})
+        CHECK_THROWS(routes.keep_copies(0, places), std::invalid_argument);
 }
 
 } // namespace
@@ -258,9 +284,12 @@ int main() {
         rows_are_grouped_by_rank();
         huge_tables_are_routed();
         the_first_id_outside_is_refused();
-        bags_are_cut<std::uint32_t, float>(false, false);
-        bags_are_cut<std::uint64_t, float>(true, true);
-        bags_are_cut<std::uint32_t, double>(true, false);
+        for (const std::uint64_t step : {0, 1, 3, 50})
+            bags_are_cut<std::uint32_t, float>(false, false, step);
+        for (const std::uint64_t step : {0, 1, 3, 50})
+            bags_are_cut<std::uint64_t, float>(true, true, step);
+        for (const std::uint64_t step : {0, 1, 3, 50})
+            bags_are_cut<std::uint32_t, double>(true, false, step);
     }
     bad_cuts_are_refused();
 }

@@ -263,6 +263,9 @@ class Routes:
 
     def __init__(self, partition: Partition, cuts: Sequence[int]) -> None: ...
 
+    def keep_copies(self, rank: int, places: Sequence[int]) -> None:
+        """The rows of these places lie on every rank, of which this is one."""
+
     def rows(self, ids: numpy.typing.NDArray[Any], *, policy: str, stand_in: int, padding: int | None, skip_negative: bool, frozen: numpy.typing.NDArray[numpy.uint8] | None, frozen_range: tuple[int, int], out: numpy.typing.NDArray[Any], counts: numpy.typing.NDArray[numpy.uint64], places: numpy.typing.NDArray[numpy.int64]) -> None:
         """Each row once, grouped by rank; `places` says which of them an id is."""
 

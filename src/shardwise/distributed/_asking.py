@@ -33,12 +33,14 @@ class Question:
         bags: the same ids in bags; None for rows.
         which: of them take part.
         divided: the combiner, where divisors are wanted of it.
+        of_others: not for rows that this rank has a copy of.
     """
 
     ids: NDArray[Any]
     bags: Bags | None = None
     which: Which = _ALL
     divided: str | None = None
+    of_others: bool = False
 
     def kept(self) -> Question:
         """The same, in arrays that nobody else writes to."""
@@ -53,6 +55,8 @@ class Question:
         """Whether it has the same answer; False where that takes long to tell."""
         here, there = self.bags, other.bags
         if (here is None) != (there is None) or self.divided != other.divided:
+            return False
+        if self.of_others != other.of_others:
             return False
         if self.which.frozen is not None or other.which.frozen is not None:
             return False

@@ -165,3 +165,4 @@ def load_state_dict(table: DistributedTable, state: dict[str, Any]) -> None:
                 f"expected the state of {training.family!r}, got that of {state.get(FAMILY)!r}"
             )
         training.counter[0] = int(np.asarray(state[STEP])[0])
+    table._spread_changes("load_state_dict")

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    exchange: Exchange, local: Table, wire: Wire, call: str, asked: Asked[RoutedRows]
+    exchange: Exchange,
+    local: Table,
+    wire: Wire,
+    call: str,
+    asked: Asked[RoutedRows],
+    copies: NDArray[Any] | None = None,
 ) -> Table:
-    """Return the rows that were asked for, each once, and behind them a row of zeros."""
+    """Return the rows that were asked for, each once, a row of zeros, and copies behind them."""
     if asked.fetched is not None:
         return asked.fetched
     layout, routed = wire.rows, asked.routed
@@ -42,7 +47,7 @@ def fetch(
         return as_table(
             np.empty((len(routed.rows) + 1, *layout.stored_shape), layout.stored_dtype), layout
         )
-    return as_table(as_stored(out, layout), layout)
+    return as_table(as_stored(out, layout), layout, copies)
 
 
 def fetch_sums(

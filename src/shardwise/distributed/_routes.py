@@ -52,8 +52,8 @@ class RoutedRows:
     Attributes:
         rows: uint32 or uint64: numbers of rows of rank 0, rising; then those of rank 1, ...
         counts: int64[ranks]: how many of them each rank holds.
-        places: int64[ids]: which of them an id is; their number for one that is none, and -1 for
-            one that takes no part.
+        places: int64[ids]: which of them an id is; their number for one that is none, that and 1
+            and k for one of copy k, and -1 for one that takes no part.
     """
 
     rows: NDArray[Any]
@@ -94,12 +94,22 @@ class Routes:
     Args:
         partition: how ids fall on shards.
         cuts: the places at which the rows of ranks begin, and the number of rows.
+        copies: this rank, and the places, rising, of rows that it has copies of. Their ids go to
+            this rank, where they are rows behind its own.
     """
 
-    def __init__(self, partition: Partition, cuts: Sequence[int]) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        cuts: Sequence[int],
+        copies: tuple[int, NDArray[np.int64]] | None = None,
+    ) -> None:
         self._native = _native.Routes(partition._core, list(cuts))
         self._num_rows, self._ranks = partition.num_rows, len(cuts) - 1
         largest = max(b - a for a, b in itertools.pairwise(cuts))
+        if copies is not None:
+            self._native.keep_copies(copies[0], copies[1].tolist())
+            largest += len(copies[1])
         self.row_dtype = np.dtype(np.uint32 if largest <= 1 << 32 else np.uint64)
 
     def rows(self, ids: NDArray[Any], which: Which) -> RoutedRows:

@@ -94,9 +94,12 @@ def as_stored(data: NDArray[np.uint8], layout: Layout) -> NDArray[Any]:
     return data.view(layout.stored_dtype).reshape(rows, *layout.stored_shape)
 
 
-def as_table(stored: NDArray[Any], layout: Layout) -> Table:
-    """Return rows that lie so as a table."""
-    return Table._make([stored], Partition.div(len(stored), 1), layout=layout)
+def as_table(stored: NDArray[Any], layout: Layout, more: NDArray[Any] | None = None) -> Table:
+    """Return rows that lie so, and more behind them, as a table."""
+    if more is None:
+        return Table._make([stored], Partition.div(len(stored), 1), layout=layout)
+    cut = Partition.ranges([0, len(stored), len(stored) + len(more)])
+    return Table._make([stored, more], cut, layout=layout)
 
 
 def _bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from shardwise.distributed._asking import Asked
     from shardwise.distributed._exchange import Exchange
-    from shardwise.distributed._routes import RoutedBags, RoutedRows
+    from shardwise.distributed._routes import RoutedBags, RoutedRows, Which
     from shardwise.distributed._wire import Wire
     from shardwise.optimizers import Optimizer
 
@@ -99,6 +100,23 @@ def sums_of_largest(
     return state
 
 
+def frozen_places(
+    places: NDArray[np.int64], which: Which, ids: NDArray[Any], rows: int, num_rows: int
+) -> NDArray[np.bool_] | None:
+    """Which of the rows that were asked for are frozen."""
+    begin, end = which.frozen_range
+    if which.frozen is None and begin >= end:
+        return None
+    found = np.zeros(rows, np.bool_)
+    inside = (ids >= 0) & (ids < num_rows)
+    wide = np.where(inside, ids, 0).astype(np.int64)
+    is_frozen = (wide >= begin) & (wide < end)
+    if which.frozen is not None:
+        is_frozen = which.frozen[wide] != 0
+    found[places[inside & is_frozen & (places >= 0)]] = True
+    return found
+
+
 def by_position(places: NDArray[np.int64], rows: Table) -> tuple[NDArray[np.int64], Table]:
     """Return a row for each id, and which it is: its position, or -1 where there is none."""
     own = np.where(places < 0, -1, np.arange(places.size))
@@ -146,6 +164,21 @@ def send_pieces(
     received = _swapped(exchange, wire, call, data, asked, routed.piece_counts)
     how = How(combiner="sum", nonfinite="propagate")
     local._update(asked.bags.values, asked.bags, received, optimizer, how)
+
+
+def send_rows(
+    exchange: Exchange, local: Table, call: str, asked: Asked[RoutedRows], rows: NDArray[Any]
+) -> None:
+    """Send rows to their ranks, which write them in the order of those that sent them."""
+    size = rows.itemsize * math.prod(rows.shape[1:])
+    got = exchange.swap(
+        np.ascontiguousarray(rows).reshape(-1).view(np.uint8),
+        (asked.routed.counts * size).tolist(),
+        (asked.counts * size).tolist(),
+        what=call,
+    )
+    if size:
+        local.write(asked.rows, got.view(rows.dtype).reshape(-1, *rows.shape[1:]))
 
 
 def _swapped(

@@ -1,0 +1,149 @@
+"""Tables of many ranks, opened: each rank maps the files of its shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardwise._arrays import private_copy
+from shardwise._cuts import Piece, cuts_of, local_partition, pieces_of
+from shardwise._errors import DistributedError, OptionError, StoreError
+from shardwise._table import Table
+from shardwise._update import Training
+from shardwise.distributed._asking import prepared
+from shardwise.distributed._exchange import Exchange
+from shardwise.distributed._spread import Mode, Options
+from shardwise.distributed._table import DistributedTable
+from shardwise.store._manifest import Manifest, read_manifest
+from shardwise.store._open import map_shards, map_vocabulary
+from shardwise.store._state import map_state
+from shardwise.store._verify import check_files
+
+_MODES = ("r", "c", "memory")
+
+
+def open_distributed(
+    exchange: Exchange,
+    path: str | os.PathLike[str],
+    mode: Mode,
+    options: Options,
+    verify: bool,
+) -> DistributedTable:
+    """Open a table; see `DistributedTable.open`."""
+    place = os.fspath(path)
+
+    def read() -> tuple[Manifest, DistributedTable]:
+        if mode not in _MODES:
+            hint = "; to change the files in place is for one process, Table.open(path, 'r+')"
+            raise OptionError(
+                f"expected mode as one of {', '.join(map(repr, _MODES))}, got {mode!r:.40}"
+                + (hint if str(mode) == "r+" else "")
+            )
+        manifest = read_manifest(place)
+        cuts = cuts_of(manifest.partition, exchange.size)
+        begin, end = cuts[exchange.rank : exchange.rank + 2]
+        pieces = pieces_of(manifest.partition, begin, end)
+        local = _map(place, manifest, mode, pieces, verify)
+        cut = manifest.partition
+        made = DistributedTable._make(exchange, local, cut, cuts, pieces, mode, options)
+        if exchange.rank == 0:  # who writes it again where the table is saved
+            made._vocabulary = map_vocabulary(place, manifest)
+        return manifest, made
+
+    manifest, table = prepared(exchange, "open", read)
+    exchange.agree("open")
+    check_same(
+        exchange,
+        {
+            "partition": manifest.partition.to_json(),
+            "row format": manifest.row_format,
+            "shape": list(manifest.shape),
+            "generation": manifest.generation,
+            "files": [[one.file, one.bytes, one.xxh128] for one in manifest.data_files()],
+            "mode": mode,
+            **described(options, table),
+        },
+    )
+    table._spread_changes("open")
+    return table
+
+
+def described(options: Options, table: DistributedTable) -> dict[str, Any]:
+    """Return options as ranks compare them: of the ids of copies, a checksum and their number."""
+    ids = table.replicated
+    return asdict(options) | {"replicated": [len(ids), zlib.crc32(ids.tobytes())]}
+
+
+def check_same(exchange: Exchange, mine: dict[str, Any]) -> None:
+    """Refuse ranks that opened something else.
+
+    Raises:
+        DistributedError: it names what differs, and the ranks.
+    """
+    texts = exchange.gather(json.dumps(mine))
+    first = json.loads(texts[0])
+    for rank, text in enumerate(texts):
+        other = json.loads(text)
+        for key in first:
+            if first[key] != other.get(key):
+                raise DistributedError(
+                    f"expected all ranks to open the same table in the same way, got {key} "
+                    f"{_shown(first[key])} of rank 0 and {_shown(other.get(key))} of rank {rank}; "
+                    "is it the same path, and was the table replaced meanwhile?"
+                )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:120] + "..."
+
+
+def _map(place: str, manifest: Manifest, mode: Mode, pieces: list[Piece], verify: bool) -> Table:
+    shards = [piece.shard for piece in pieces]
+    if verify:
+        _verify(place, manifest, shards)
+    how: Any = "r" if mode == "memory" else mode
+    try:
+        mapped = map_shards(place, manifest, how, shards)
+        training = map_state(place, manifest, how, shards)
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"the table at {place} is broken: expected its files, got {error}"
+        ) from None
+    arrays = [_cut(array, piece, mode) for array, piece in zip(mapped, pieces, strict=True)]
+    local = Table._make(
+        arrays,
+        local_partition(pieces),
+        layout=manifest.layout,
+        mode=None if mode == "memory" else mode,
+    )
+    if training is not None:
+        state = {
+            name: [_cut(array, piece, mode) for array, piece in zip(found, pieces, strict=True)]
+            for name, found in training.state.items()
+        }
+        local._training = Training(training.family, np.array(training.counter), state)
+    return local
+
+
+def _cut(array: NDArray[Any], piece: Piece, mode: Mode) -> NDArray[Any]:
+    rows = array[piece.begin : piece.end]
+    return private_copy(rows) if mode == "memory" else rows
+
+
+def _verify(place: str, manifest: Manifest, shards: list[int]) -> None:
+    files = [manifest.shards[k] for k in shards]
+    if manifest.optimizer is not None:
+        files += [manifest.optimizer.files[k] for k in shards]
+    for one in check_files(place, files, None):
+        if one.state in ("damaged", "missing"):
+            raise StoreError(
+                f"the table at {place} is broken: expected {one.file} with the bytes that it was "
+                f"written with, got a file that is {one.state}; restore it from a copy"
+            )
