@@ -561,14 +561,18 @@ def odd_tables_of_one(size, path, packed, integers):
     return found
 
 
-def sent_by_lookup(rank, size, path):
+def sent_by_lookup(rank, size, path, replicated, trains):
     import numpy as np
 
+    from shardwise import optimizers
     from shardwise.distributed import DistributedTable
 
-    table = DistributedTable.open(path)
+    table = DistributedTable.open(path, mode="memory", replicated=replicated)
+    ids = np.random.default_rng(rank).integers(0, ROWS, 64)
     before = table.sent_bytes
-    table.lookup(np.random.default_rng(rank).integers(0, ROWS, 64))
+    table.lookup(ids)
+    if trains:
+        table.update(ids, np.ones((64, DIM)), optimizers.SGD(0.1))
     return table.sent_bytes - before
 
 

@@ -116,7 +116,26 @@ def test_a_plan_counts_what_crosses_the_wire():
     assert bags.ranks[1].sent == 4 + 2 * 10
 
 
-def test_a_plan_agrees_with_what_ranks_send(tmp_path):
+def test_a_plan_counts_what_copies_save_and_cost():
+    # As above: rank 0 asks for rows 0, 1, 3 and rank 1 for rows 1, 2; of row 1 both have a copy.
+    sample, copied = np.array([0, 1, 1, 3, 1, 1, 1, 2]), np.array([1])
+    load = Load(row_bytes=12, sent_row_bytes=10, batch=4, trains=False, copy_bytes=11)
+    plan = make_plan(Partition.mod(4, 2), sample, 2, load, copied)
+    first, second = plan.ranks
+    assert (first.bytes, second.bytes) == (2 * 12 + 11, 2 * 12 + 11)
+    assert (first.asked, second.asked) == (2, 1)
+    assert (first.sent, second.sent) == (4 + 10, 4 + 10)
+    trained = make_plan(Partition.mod(4, 2), sample, 2, Load(12, 10, 4, copy_bytes=11), copied)
+    # Ids again and gradients, 1 and 3 of rank 0 and 2 of rank 1, and then the copy of row 1.
+    assert trained.ranks[0].sent == first.sent + 2 * (4 + 10)
+    assert trained.ranks[1].sent == second.sent + 1 * (4 + 10) + 4 + 11
+    bags = make_plan(Partition.mod(4, 2), sample, 2, Load(12, 10, 4, 2, False, 11), copied)
+    assert (bags.ranks[0].asked, bags.ranks[1].asked) == (2 + 1, 1 + 2)
+
+
+@pytest.mark.parametrize("replicated", [None, list(range(0, 211, 3))])
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_plan_agrees_with_what_ranks_send(tmp_path, replicated, trains):
     pytest.importorskip("torch.distributed")
     import sys
     from pathlib import Path
@@ -126,10 +145,13 @@ def test_a_plan_agrees_with_what_ranks_send(tmp_path):
 
     matrix = np.ones((ranks.ROWS, ranks.DIM), np.float32)
     Table.from_array(matrix, 2).save(tmp_path / "t")
-    found = ranks.run(ranks.sent_by_lookup, 2, tmp_path / "t")
+    found = ranks.run(ranks.sent_by_lookup, 2, tmp_path / "t", replicated, trains)
     sample = np.concatenate([np.random.default_rng(k).integers(0, 211, 64) for k in range(2)])
-    plan = make_plan(Partition.mod(211, 2), sample, 2, Load(20, 20, 64, trains=False))
-    header = 40  # bytes that are sent to each rank in each call, and are no ids and no rows
+    copied = None if replicated is None else np.array(replicated)
+    load = Load(20, 20, 64, trains=trains)
+    plan = make_plan(Partition.mod(211, 2), sample, 2, load, copied)
+    # Bytes that are sent to each rank in each call, and are no ids and no rows.
+    header = 40 + (40 + 8 * (replicated is not None)) * trains
     assert [sent - header for sent in found] == [rank.sent for rank in plan.ranks]
 
 
@@ -205,6 +227,19 @@ def test_the_command_gives_json(home):
     assert found["wire_seconds"] == pytest.approx(found["busiest_bytes"] / 1e9)
 
 
+def test_the_command_says_what_copies_save(home):
+    job = ("plan", "t", "--ids", "ids.npy", "--ranks", 4, "--batch", 500)
+    code, out, _ = run(*job, "--replicate", 100)
+    assert code == 0
+    assert "as it is, copies of 100 rows" in out
+    assert "as it is, no copies" in out
+    fewer, more = (json.loads(run(*job, "--json", *how)[1]) for how in (["--replicate", 100], []))
+    assert fewer["replicated"] == 100
+    assert more["replicated"] == 0
+    assert fewer["busiest_bytes"] < 0.8 * more["busiest_bytes"]
+    assert fewer["largest_bytes"] == more["largest_bytes"] + 100 * 32
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -219,6 +254,7 @@ def test_the_command_gives_json(home):
         (["t", "--ids", "ids.npy", "--partition", "hash"], "strategy"),
         (["t", "--ids", "ids.npy", "--wire", "int3"], "dtype"),
         (["t", "--ids", "ids.npy", "--ranks", "0"], "ranks"),
+        (["t", "--ids", "ids.npy", "--replicate", "-1"], "--replicate"),
         (["t", "--ids", "ids.npy", "-o", "p.gif"], ".svg"),
         (["missing", "--ids", "ids.npy"], "missing"),
         (["t", "--ids", "missing.npy"], "missing.npy"),

@@ -95,6 +95,7 @@ class Load:
         batch: how many ids a rank looks up in a step.
         bag: ids of a bag, of which each rank sends one sum; 0 for rows.
         trains: whether gradients go back.
+        copy_bytes: of a row that every rank has a copy of, in memory and on the wire.
     """
 
     row_bytes: int
@@ -102,9 +103,29 @@ class Load:
     batch: int
     bag: int = 0
     trains: bool = True
+    copy_bytes: int = 0
 
 
-def make_plan(partition: Partition, sample: NDArray[Any], ranks: int, load: Load) -> Plan:
+def hottest(sample: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Return the ids, in ascending order, that are most often in a sample; fewer if it has fewer.
+
+    Example:
+        >>> from shardwise._plan import hottest
+        >>> hottest([5, 3, 5, 9, 9, 9], 2)
+        array([5, 9])
+    """
+    ids, counts = np.unique(np.asarray(sample, np.int64), return_counts=True)
+    order = np.argsort(-counts, kind="stable")[: max(0, count)]
+    return np.sort(ids[order])
+
+
+def make_plan(
+    partition: Partition,
+    sample: NDArray[Any],
+    ranks: int,
+    load: Load,
+    replicated: NDArray[np.int64] | None = None,
+) -> Plan:
     """Simulate steps of lookups and updates.
 
     Args:
@@ -112,6 +133,7 @@ def make_plan(partition: Partition, sample: NDArray[Any], ranks: int, load: Load
         sample: integers of shape (ids,), as they come in training.
         ranks: how many, at least 1.
         load: of a step.
+        replicated: ids, in ascending order, of the rows that every rank has a copy of.
 
     Raises:
         OptionError: there are no ids, or an option has a value that it cannot have.
@@ -136,24 +158,46 @@ def make_plan(partition: Partition, sample: NDArray[Any], ranks: int, load: Load
     cuts = np.asarray(cuts_of(partition, ranks))
     starts = np.asarray(shard_starts(partition)[:-1])
     steps = min(_MOST_STEPS, sample.size // (ranks * load.batch))
-    asked, ids = np.zeros((2, ranks, ranks))  # by who asks, and who is asked
+    copied = np.empty(0, np.int64) if replicated is None else replicated
+    # By who asks, and who is asked: of what is read, and of what is changed.
+    asked, ids, changed, changed_ids = np.zeros((4, ranks, ranks))
+    pushed = np.zeros(ranks)  # copies of each rank's rows that a step changes
+    touched: list[NDArray[Any]] = []
     for rank, batch in _batches(sample, ranks, load.batch, steps):
         own = batch if load.bag else np.unique(batch)
+        bags = np.arange(len(own)) // max(1, load.bag)
         shards, rows = partition.locate(own)
         owners = np.searchsorted(cuts, starts[shards] + rows, side="right") - 1
-        ids[rank] += np.bincount(owners, minlength=ranks)[:ranks]
-        if load.bag:
-            pieces = np.unique(np.arange(len(own)) // load.bag * ranks + owners)
-            owners = pieces % ranks
-        asked[rank] += np.bincount(owners, minlength=ranks)[:ranks]
-    asked, ids = asked / max(1, steps), ids / max(1, steps)
+        _count(changed[rank], changed_ids[rank], owners, bags, load.bag)
+        if not copied.size:
+            continue
+        is_copied = np.isin(own, copied)
+        reads = np.where(is_copied, rank, owners) if load.bag else owners[~is_copied]
+        _count(asked[rank], ids[rank], reads, bags, load.bag)
+        touched.append(np.stack([own[is_copied], owners[is_copied]]))
+        if len(touched) == ranks:  # of all ranks in a step
+            _, first = np.unique(np.concatenate(touched, axis=1)[0], return_index=True)
+            who = np.concatenate(touched, axis=1)[1][first].astype(np.int64)
+            pushed += np.bincount(who, minlength=ranks)[:ranks]
+            touched.clear()
+    if not copied.size:
+        asked, ids = changed, changed_ids
+    counts = (asked, ids, changed, changed_ids, pushed)
+    asked, ids, changed, changed_ids, pushed = (one / max(1, steps) for one in counts)
     total = asked.sum(axis=0)
-    np.fill_diagonal(asked, 0)
-    np.fill_diagonal(ids, 0)
+    for one in (asked, ids, changed, changed_ids):
+        np.fill_diagonal(one, 0)
     id_bytes = 4 if np.diff(cuts).max() <= 1 << 32 else 8
-    # Rows of the owner to who asks; ids, and gradients, the other way.
+    # Rows of the owner to who asks; ids, and gradients, the other way; changed copies to all.
     down = asked * load.sent_row_bytes
-    up = ids * id_bytes + asked * (load.sent_row_bytes if load.trains else 0)
+    up = ids * id_bytes
+    if load.trains:
+        up = up + changed * load.sent_row_bytes
+        if copied.size:
+            up = up + changed_ids * id_bytes
+            copies = np.tile(pushed * (4 + (load.copy_bytes or load.row_bytes)), (ranks, 1))
+            np.fill_diagonal(copies, 0)
+            down = down + copies
     sent = down.sum(axis=0) + up.sum(axis=1)
     received = down.sum(axis=1) + up.sum(axis=0)
     return Plan(
@@ -161,7 +205,8 @@ def make_plan(partition: Partition, sample: NDArray[Any], ranks: int, load: Load
         tuple(
             RankPlan(
                 int(cuts[k + 1] - cuts[k]),
-                int(cuts[k + 1] - cuts[k]) * load.row_bytes,
+                int(cuts[k + 1] - cuts[k]) * load.row_bytes
+                + copied.size * (load.copy_bytes or load.row_bytes),
                 float(total[k]),
                 float(sent[k]),
                 float(received[k]),
@@ -171,6 +216,17 @@ def make_plan(partition: Partition, sample: NDArray[Any], ranks: int, load: Load
         max(1, steps),
         steps == 0,
     )
+
+
+def _count(
+    asked: NDArray[Any], ids: NDArray[Any], owners: NDArray[np.int64], bags: NDArray[Any], bag: int
+) -> None:
+    """Add what one rank asks of each owner: rows, or sums where they are in bags, and ids."""
+    ranks = len(ids)
+    ids += np.bincount(owners, minlength=ranks)[:ranks]
+    if bag:
+        owners = np.unique(bags * ranks + owners) % ranks
+    asked += np.bincount(owners, minlength=ranks)[:ranks]
 
 
 def balanced(

@@ -18,7 +18,7 @@ from shardwise import OptionError, Partition, optimizers
 from shardwise._ids import as_ids
 from shardwise._layout import Layout, float_dtype, packed_layout
 from shardwise._partition import as_partition
-from shardwise._plan import Load, Plan, balanced, make_plan
+from shardwise._plan import Load, Plan, balanced, hottest, make_plan
 from shardwise._safetensors import storable_dtype
 from shardwise.cli._print import Printer, counted, sized
 from shardwise.formats._write import refuse_file, replacing
@@ -55,6 +55,9 @@ def plan(
     wire: Annotated[
         str | None, typer.Option(help="float16, bfloat16 or int8; as rows lie by default")
     ] = None,
+    replicate: Annotated[
+        int, typer.Option(help="of how many ids, the most frequent ones, each rank has a copy")
+    ] = 0,
     network: Annotated[
         str | None, typer.Option(help="bits a second of a rank, each way, e.g. 25G")
     ] = None,
@@ -93,9 +96,13 @@ def plan(
         batch=batch,
         bag=bag,
         trains=optimizer is not None,
+        copy_bytes=layout.row_bytes,
     )
+    if replicate < 0:
+        raise OptionError(f"expected --replicate from 0, got {replicate}")
+    copied = hottest(sample, replicate) if replicate else None
     chosen, cut = _cut(partition, stored, sample, ranks, load, room)
-    made = make_plan(cut, sample, ranks, load)
+    made = make_plan(cut, sample, ranks, load, copied)
     if output is not None:
         picture = draw_plan(made, room, form)
         with replacing(output, overwrite) as (_, file):
@@ -104,14 +111,18 @@ def plan(
     if as_json:
         found = made.to_json()
         found["wire_seconds"] = None if speed is None else made.busiest / speed
+        found["replicated"] = 0 if copied is None else len(copied)
         print(json.dumps(found))
         return
     others = {}
+    if copied is not None:
+        others[f"{chosen}, no copies"] = make_plan(cut, sample, ranks, load)
     for name in ("mod", "div", "balanced"):
         if name != chosen and not (name == "balanced" and stored.num_rows > 1 << 27):
             other = _cut(name, stored, sample, ranks, load, room)[1]
-            others[name] = make_plan(other, sample, ranks, load)
-    _print(made, chosen, others, room, speed)
+            others[name] = make_plan(other, sample, ranks, load, copied)
+    title = chosen if copied is None else f"{chosen}, copies of {counted(len(copied), 'row')}"
+    _print(made, title, others, room, speed)
     if output is not None:
         print(os.fspath(output))
 
