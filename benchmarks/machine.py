@@ -13,6 +13,7 @@ PACKAGES = (
     "torch",
     "gensim",
     "fbgemm-gpu-cpu",
+    "torchrec",
 )
 
 

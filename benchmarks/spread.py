@@ -71,6 +71,8 @@ class Work:
 class Ours:
     """shardwise: a DistributedTable, as the storage of EmbeddingBag."""
 
+    copies = 0  # rows, the most frequent ones, of which each rank has a copy
+
     def __init__(self, work: Work) -> None:
         import torch
 
@@ -79,7 +81,11 @@ class Ours:
         from shardwise.torch import Embedding, EmbeddingBag
 
         self.table = DistributedTable.create(
-            None, work.rows, work.dim, initializer=lambda ids: rows_of(ids, work.dim)
+            None,
+            work.rows,
+            work.dim,
+            initializer=lambda ids: rows_of(ids, work.dim),
+            replicated=np.arange(self.copies),  # ids are sorted by frequency
         )
         sgd = optimizers.SGD(RATE)
         self.embedding = Embedding(table=self.table, optimizer=sgd).eval()
@@ -95,6 +101,12 @@ class Ours:
 
     def some(self, ids: Array) -> Array:
         return self.table.lookup(ids)
+
+
+class Copied(Ours):
+    """The same, with copies of the rows that are asked for most."""
+
+    copies = 10_000
 
 
 class DTensor:
@@ -233,6 +245,7 @@ class TorchRec:
 
 LIBRARIES = {
     "DistributedTable": Ours,
+    "with 10,000 copies": Copied,
     "DTensor RowwiseParallel": DTensor,
     "DDP, replicated": Replicated,
     "TorchRec EC, row-wise": TorchRec,

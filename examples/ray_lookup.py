@@ -10,7 +10,6 @@ share its pages. The column `word` of the Parquet data set gets a column `vector
 import sys
 
 import numpy as np
-import ray
 
 from shardwise import Vectors
 
@@ -35,6 +34,8 @@ def main(table: str, words: str, output: str, workers: int = 2) -> None:
         output: the folder of the Parquet files that are made.
         workers: how many.
     """
+    import ray  # here: workers of another engine use LookUp without it
+
     ray.init(num_cpus=workers + 2)  # those that read and write have theirs
     found = ray.data.read_parquet(words).repartition(4 * workers)
     made = found.map_batches(

@@ -1,6 +1,7 @@
 """The programs in examples/, run on small made-up data."""
 
 import importlib.util
+import multiprocessing
 import random
 import re
 import subprocess
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shardwise import Table, Vectors, Vocabulary
+
 ROOT = Path(__file__).parents[1]
 
 
-def program(name):
-    pytest.importorskip("torch")
+def program(name, needs="torch"):
+    pytest.importorskip(needs)
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -81,3 +84,71 @@ def test_items_of_baskets(tmp_path):
     ours, baseline = map(float, re.findall(r"([\d.]+)%", last))
     assert ours > 95
     assert baseline < 30
+
+
+@pytest.fixture
+def novels(tmp_path):
+    """A table of words, and Parquet files with some of them, and with others."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    words = [f"w{k}" for k in range(1000)]
+    rows = np.random.default_rng(1).standard_normal((1000, 8)).astype(np.float32)
+    vectors = Vectors(Table.from_array(rows, 4), Vocabulary(words))
+    vectors.save(tmp_path / "novels")
+    (tmp_path / "words").mkdir()
+    asked = random.Random(1).choices([*words, "nobody", "knows", ""], k=3000)
+    for k in range(3):
+        part = arrow.table({"word": asked[k::3], "line": range(1000)})
+        parquet.write_table(part, tmp_path / "words" / f"{k}.parquet")
+    return tmp_path, vectors, asked
+
+
+def holds(worker):
+    """Keep what a process of a pool works with: what an actor of Ray's is."""
+    holds.worker = worker[0](*worker[1:])
+
+
+def mapped(batch):
+    return holds.worker(batch)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # other tests' threads
+def test_ray_lookup_maps_batches_in_processes(novels):
+    """What its workers do, in processes of their own; the engine is not here."""
+    from pyarrow import parquet
+
+    folder, vectors, asked = novels
+    example = program("ray_lookup", needs="pyarrow")
+    batches = []
+    for k in range(3):
+        table = parquet.read_table(folder / "words" / f"{k}.parquet")
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        batches += [{n: c[at : at + 300] for n, c in columns.items()} for at in range(0, 1000, 300)]
+    context = multiprocessing.get_context("fork")
+    job = (example.LookUp, str(folder / "novels"))
+    with context.Pool(2, initializer=holds, initargs=(job,)) as pool:
+        made = pool.map(mapped, batches)
+    for batch, found in zip(batches, made, strict=True):
+        assert list(found) == ["word", "line", "vector"]
+        assert (found["line"] == batch["line"]).all()
+        expected = vectors.lookup([str(word) for word in batch["word"]], unknown="zeros")
+        assert np.array_equal(found["vector"], expected)
+    assert sum((found["vector"] == 0).all(axis=1).sum() for found in made) == sum(
+        word not in vectors.vocabulary for word in asked
+    )
+
+
+def test_ray_lookup(novels):
+    """The whole of it, where Ray is installed."""
+    pytest.importorskip("ray")
+    from pyarrow import parquet
+
+    folder, vectors, asked = novels
+    command = [sys.executable, ROOT / "examples" / "ray_lookup.py"]
+    arguments = [folder / "novels", folder / "words", folder / "out"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = parquet.read_table(folder / "out")
+    assert sorted(found["word"].to_pylist()) == sorted(asked)
+    expected = vectors.lookup(found["word"].to_pylist(), unknown="zeros")
+    assert np.array_equal(np.stack(found["vector"].to_numpy()), expected)
