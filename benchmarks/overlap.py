@@ -7,7 +7,9 @@ slow link between them. Steps with and without take turns; medians, of rank 0.
 """
 
 import argparse
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -82,9 +84,11 @@ def main() -> None:
     for _ in range(10):
         compute()
     alone = (time.perf_counter() - begin) / 10
-    for name, job, mode in (("lookup", look_up, "r"), ("train", train, "memory")):
-        table = DistributedTable.create(None, ROWS, DIM, initializer="uniform")
-        table._mode = mode  # type: ignore[assignment]  # "r", as of a table that was opened so
+    folder = [tempfile.mkdtemp()]  # rank 0's, where all see it
+    dist.broadcast_object_list(folder)
+    trained = DistributedTable.create(f"{folder[0]}/t", ROWS, DIM, initializer="uniform")
+    read = DistributedTable.open(f"{folder[0]}/t")
+    for name, job, table in (("lookup", look_up, read), ("train", train, trained)):
         times: dict[bool, list[float]] = {False: [], True: []}
         for step in range(2 * asked.rounds + 4):
             ahead = step // 2 % 2 == 1  # two steps each: the second of them is what was begun ahead
@@ -104,6 +108,8 @@ def main() -> None:
                 "of the rest is hidden",
                 flush=True,
             )
+    dist.barrier()
+    shutil.rmtree(folder[0], ignore_errors=True)
     dist.destroy_process_group()
 
 

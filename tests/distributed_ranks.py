@@ -689,3 +689,24 @@ def copies_of_a_checkpoint(rank, size, path, folder, replicated):
     plain = DistributedTable.create(None, ROWS, DIM, initializer="normal")
     wanted = range(ROWS)
     return [one.lookup(wanted) for one in (trained, table, made, plain)]
+
+
+def missing(rank, size, path):
+    """Return what is said of names that a DistributedTable has not."""
+    from shardwise import OptionError, Table
+    from shardwise.distributed import DistributedTable
+
+    table, found = DistributedTable.open(path), {}
+    for name in [*(name for name in dir(Table) if name[0] != "_"), "nothing"]:
+        try:
+            getattr(table, name)
+        except AttributeError as error:
+            found[name] = str(error)
+    unexplained = [k for k, said in found.items() if "a Table's alone" not in said]
+    assert set(unexplained) <= {"nothing", "from_array", "from_shards"}, unexplained
+    for name, how in (("r+", {"mode": "r+"}), ("group", {"group": "r"})):
+        try:
+            DistributedTable.open(path, **how)
+        except OptionError as error:
+            found[name] = str(error)
+    return found

@@ -291,3 +291,14 @@ def test_no_group_is_an_error_that_says_what_to_do(matrix, tmp_path):
         DistributedTable.open(tmp_path)
     with pytest.raises(TypeError, match=r"DistributedTable\.open"):
         DistributedTable()
+
+
+def test_what_a_table_alone_has_is_told(matrix, tmp_path):
+    Table.from_array(matrix).save(tmp_path / "t")
+    (found,) = ranks.run(ranks.missing, 1, tmp_path / "t")
+    names = ["checkpoint", "restore", "shards", "quantize", "flush", "close", "describe"]
+    for name in names:
+        assert f"got {name!r}, which is a Table's alone; " in found[name]
+    assert found["nothing"] == "'DistributedTable' object has no attribute 'nothing'"
+    assert "Table.open(path, 'r+')" in found["r+"]
+    assert "process group" in found["group"]

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from shardwise import _native
-from shardwise._errors import DistributedError
+from shardwise._errors import DistributedError, OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Exchange:
 
     Raises:
         DistributedError: torch.distributed is not initialized, or this rank is not in the group.
+        OptionError: it is no group.
     """
 
     def __init__(self, group: Any = None, timeout: timedelta | None = None) -> None:
@@ -50,6 +51,11 @@ class Exchange:
         if self.parent == dist.GroupMember.NON_GROUP_MEMBER:
             raise DistributedError(
                 "expected a group that this rank belongs to, got another; let only its members open"
+            )
+        if not isinstance(self.parent, dist.ProcessGroup):
+            raise OptionError(
+                f"expected group=None or a process group of torch.distributed, got {group!r:.40}; "
+                "other options, such as mode, are given by their names"
             )
         self.timeout = TIMEOUT if timeout is None else timeout
         self.rank: int = dist.get_rank(self.parent)

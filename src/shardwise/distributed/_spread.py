@@ -29,6 +29,19 @@ Mode: TypeAlias = Literal["r", "c", "memory"]
 Pools: TypeAlias = Literal["sums", "rows"]
 
 
+# What a Table has and rows of many ranks have not, and what there is in its place.
+_OF_ONE_PROCESS = {
+    "checkpoint": "save(path, overwrite=True) writes all rows, and is whole or not there",
+    "restore": "DistributedTable.open takes what Table.restore made",
+    "shards": "local.shards are those of this rank",
+    "optimizer_state": "local.optimizer_state is that of the rows of this rank",
+    "quantize": "quantize the saved table with shardwise convert, and open that",
+    "flush": "rows are in memory; save(path) writes them",
+    "close": "there are no files to be closed; save(path) writes rows",
+    "describe": "local.describe() tells of the rows of this rank",
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """How ranks exchange rows; see `DistributedTable.open`."""
@@ -195,6 +208,14 @@ class Spread:
 
     def __iter__(self) -> NoReturn:
         raise TypeError("a DistributedTable is not iterable; look its rows up in batches of ids")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = _OF_ONE_PROCESS.get(name)
+        if hint is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(
+            f"expected what a DistributedTable has, got {name!r}, which is a Table's alone; {hint}"
+        )
 
     def __reduce__(self) -> NoReturn:
         raise TableError(
