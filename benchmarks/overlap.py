@@ -1,4 +1,4 @@
-"""What `DistributedTable.prefetch` saves: steps that look rows up and then compute, with and without.
+"""What `DistributedTable.prefetch` hides, of steps that look rows up and then compute.
 
     torchrun --standalone --nproc-per-node 2 -m benchmarks.overlap
 
@@ -102,10 +102,10 @@ def main() -> None:
                 times[ahead].append(time.perf_counter() - begin)
         plain, better = (statistics.median(times[key]) * 1e3 for key in (False, True))
         if rank == 0:
+            hidden = (plain - better) / (plain - alone * 1e3)
             print(
                 f"{name}: {plain:.1f} ms a step, {better:.1f} ms with prefetch; of these "
-                f"{alone * 1e3:.1f} ms are computing: {(plain - better) / (plain - alone * 1e3):.0%} "
-                "of the rest is hidden",
+                f"{alone * 1e3:.1f} ms are computing: {hidden:.0%} of the rest is hidden",
                 flush=True,
             )
     dist.barrier()

@@ -410,7 +410,8 @@ def train_with_checkpoints(rank, size, path, saved, steps, every):
     from shardwise.distributed import DistributedTable, _exchange
 
     _exchange._GRACE = 0.5
-    options = {"mode": "memory", "exact": True, "timeout": timedelta(seconds=5)}
+    options = {"mode": "memory", "exact": True, "replicated": range(8)}
+    options["timeout"] = timedelta(seconds=5)
     try:
         table = DistributedTable.open(saved, **options)
     except OSError:
