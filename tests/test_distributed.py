@@ -1,5 +1,9 @@
-"""Tables over ranks, each a process of its own over gloo, beside one process."""
+"""Tables over ranks, each a process of its own over gloo, beside one process.
 
+`SHARDWISE_STEPS=100 python -m pytest tests/test_distributed.py -k one_process` trains for longer.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +26,9 @@ PARTITIONS = {
 }
 
 
+STEPS = int(os.environ.get("SHARDWISE_STEPS", "2"))
+
+
 @pytest.fixture
 def matrix():
     return np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32)
@@ -40,8 +47,9 @@ def same(found, expected):
 def test_exact_is_one_process(matrix, tmp_path, partition, size):
     Table.from_array(matrix, 4, PARTITIONS[partition]).save(tmp_path / "t")
     optimizer = optimizers.Adagrad(0.1)
-    found = ranks.run(ranks.everything, size, tmp_path / "t", True, optimizer, 2)
-    expected, step = ranks.single(size, tmp_path / "t", optimizer, 2)
+    job = ranks.everything, size, tmp_path / "t", True, optimizer, STEPS
+    found = ranks.run(*job, timeout=50)
+    expected, step = ranks.single(size, tmp_path / "t", optimizer, STEPS)
     for (read, steps, _), mine in zip(found, expected, strict=True):
         assert steps == step
         assert same(read, mine)

@@ -40,7 +40,10 @@ def test_a_killed_rank_leaves_a_whole_checkpoint(tmp_path, victim):
     whole_run = time.monotonic() - begin
     assert ranks.bits(Table.open(saved, verify=True)) == expected[STEPS]
 
-    moments, survivors = random.Random(SEED + victim), [rank for rank in range(SIZE) if rank != victim]
+    moments, survivors = (
+        random.Random(SEED + victim),
+        [rank for rank in range(SIZE) if rank != victim],
+    )
     for _ in range(KILLS):
         shutil.rmtree(saved)
         started = ranks.start(*job, timeout=5)
