@@ -209,13 +209,16 @@ class Spread:
     def __iter__(self) -> NoReturn:
         raise TypeError("a DistributedTable is not iterable; look its rows up in batches of ids")
 
-    def __getattr__(self, name: str) -> NoReturn:
-        hint = _OF_ONE_PROCESS.get(name)
-        if hint is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise AttributeError(
-            f"expected what a DistributedTable has, got {name!r}, which is a Table's alone; {hint}"
-        )
+    if not TYPE_CHECKING:  # else every name would be there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = _OF_ONE_PROCESS.get(name)
+            if hint is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"expected what a DistributedTable has, got {name!r}, which is a Table's alone; "
+                f"{hint}"
+            )
 
     def __reduce__(self) -> NoReturn:
         raise TableError(
