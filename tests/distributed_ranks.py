@@ -705,9 +705,67 @@ def missing(rank, size, path):
             found[name] = str(error)
     unexplained = [k for k, said in found.items() if "a Table's alone" not in said]
     assert set(unexplained) <= {"nothing", "from_array", "from_shards"}, unexplained
-    for name, how in (("r+", {"mode": "r+"}), ("group", {"group": "r"})):
+    for name, how in (("mode", {"mode": "w"}), ("group", {"group": "r"})):
         try:
             DistributedTable.open(path, **how)
         except OptionError as error:
             found[name] = str(error)
     return found
+
+
+def in_place(rank, size, path, steps, replicated):
+    """Train and write a table in place, in two openings; return what is read, and errors."""
+    import numpy as np
+
+    from shardwise import ShardwiseError, optimizers
+    from shardwise.distributed import DistributedTable
+
+    options, errors = {"mode": "r+", "exact": True, "replicated": replicated}, []
+    with DistributedTable.open(path, **options) as table:
+        with caught(errors, ShardwiseError):
+            table.update([ROWS], [[1.0] * DIM], optimizers.Adam(0.1))
+        assert not table.local.optimizer_state
+        with caught(errors, ShardwiseError):
+            DistributedTable.open(path, mode="r+")
+        change(table, rank, 0, steps, optimizers.Adam(0.1))
+    with caught(errors, ShardwiseError):
+        table.write([1], 0)
+    with DistributedTable.open(path, **options, verify=True) as table:
+        change(table, rank, steps, 2 * steps, optimizers.Adam(0.1))
+        with caught(errors, ShardwiseError):
+            table.state_dict()
+        with caught(errors, ShardwiseError):
+            table.update([1], [[1.0] * DIM], optimizers.Adagrad(0.1))
+        step = table.optimizer_step
+        read = table.lookup(range(ROWS))
+        table.flush()
+        state = {name: [a.tobytes() for a in v] for name, v in table.local.optimizer_state.items()}
+        own = table.local_ids
+        table.reset_optimizer()
+        mine = [2] if rank == 0 else []
+        table.update(mine, np.ones((len(mine), DIM)), optimizers.Adagrad(0.1))
+    return read, step, state, own, errors
+
+
+def change(table, rank, begin, end, optimizer):
+    for step in range(begin, end):
+        ids, offsets, _, rows, sums = batch(rank, step)
+        table.update(ids, rows, optimizer)
+        table.update_pool(ids, offsets, sums, optimizer, combiner="mean")
+        table.write(ids[:3], rows[:3])
+
+
+def killed_in_place(rank, size, path):
+    """Train in place; the last rank is killed in the middle."""
+    import numpy as np
+
+    from shardwise import DistributedError, optimizers
+    from shardwise.distributed import DistributedTable, _exchange
+
+    _exchange._GRACE = 1.5
+    with contextlib.suppress(DistributedError):
+        table = DistributedTable.open(path, mode="r+", timeout=timedelta(seconds=2))
+        for step in range(1000):
+            if rank == size - 1 and step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            table.update([step % ROWS], np.ones((1, DIM)), optimizers.Adagrad(0.1))

@@ -304,9 +304,9 @@ def test_no_group_is_an_error_that_says_what_to_do(matrix, tmp_path):
 def test_what_a_table_alone_has_is_told(matrix, tmp_path):
     Table.from_array(matrix).save(tmp_path / "t")
     (found,) = ranks.run(ranks.missing, 1, tmp_path / "t")
-    names = ["checkpoint", "restore", "shards", "quantize", "flush", "close", "describe"]
+    names = ["checkpoint", "restore", "shards", "quantize", "describe"]
     for name in names:
         assert f"got {name!r}, which is a Table's alone; " in found[name]
     assert found["nothing"] == "'DistributedTable' object has no attribute 'nothing'"
-    assert "Table.open(path, 'r+')" in found["r+"]
+    assert "'r', 'r+', 'c', 'memory'" in found["mode"]
     assert "process group" in found["group"]

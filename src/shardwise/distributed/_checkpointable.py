@@ -128,6 +128,11 @@ def state_dict(table: DistributedTable, optimizer: Optimizer | None) -> dict[str
             f"expected rows of floats for torch.distributed.checkpoint, got {table.row_format}; "
             "save(path) writes packed rows"
         )
+    if table.mode == "r+":
+        raise TableError(
+            "expected rows in memory for torch.distributed.checkpoint, got a table of mode 'r+', "
+            "whose files hold them; save(path) copies it"
+        )
     found: dict[str, Any] = {
         WEIGHT: rows_tensor(table, list(local._shards)),
         PARTITION: json.dumps(table.partition.to_json()),

@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,16 @@ from shardwise._table import Table
 from shardwise._update import Training
 from shardwise.distributed._asking import prepared
 from shardwise.distributed._exchange import Exchange
+from shardwise.distributed._in_place import RankFiles, rank_state, refuse_cut_shards
 from shardwise.distributed._spread import Mode, Options
 from shardwise.distributed._table import DistributedTable
+from shardwise.store._in_place import InPlace
 from shardwise.store._manifest import Manifest, read_manifest
 from shardwise.store._open import map_shards, map_vocabulary
 from shardwise.store._state import map_state
 from shardwise.store._verify import check_files
 
-_MODES = ("r", "c", "memory")
+_MODES = get_args(Mode)
 
 
 def open_distributed(
@@ -40,24 +42,58 @@ def open_distributed(
 
     def read() -> tuple[Manifest, DistributedTable]:
         if mode not in _MODES:
-            hint = "; to change the files in place is for one process, Table.open(path, 'r+')"
             raise OptionError(
                 f"expected mode as one of {', '.join(map(repr, _MODES))}, got {mode!r:.40}"
-                + (hint if str(mode) == "r+" else "")
             )
-        manifest = read_manifest(place)
-        cuts = cuts_of(manifest.partition, exchange.size)
-        begin, end = cuts[exchange.rank : exchange.rank + 2]
-        pieces = pieces_of(manifest.partition, begin, end)
-        local = _map(place, manifest, mode, pieces, verify)
-        cut = manifest.partition
-        made = DistributedTable._make(exchange, local, cut, cuts, pieces, mode, options)
-        if exchange.rank == 0:  # who writes it again where the table is saved
-            made._vocabulary = map_vocabulary(place, manifest)
-        return manifest, made
+        held = InPlace(place) if mode == "r+" and exchange.rank == 0 else None
+        try:
+            return _read(exchange, place, mode, options, verify, held)
+        except BaseException:
+            if held is not None:
+                held.close()
+            raise
 
     manifest, table = prepared(exchange, "open", read)
-    exchange.agree("open")
+    try:
+        exchange.agree("open")
+        _compare(exchange, manifest, mode, options, table)
+    except BaseException:
+        if isinstance(table._local._files, RankFiles):
+            table._local._files.close()
+        raise
+    table._spread_changes("open")
+    return table
+
+
+def _read(
+    exchange: Exchange,
+    place: str,
+    mode: Mode,
+    options: Options,
+    verify: bool,
+    held: InPlace | None,
+) -> tuple[Manifest, DistributedTable]:
+    manifest = read_manifest(place) if held is None else held.manifest
+    cuts = cuts_of(manifest.partition, exchange.size)
+    begin, end = cuts[exchange.rank : exchange.rank + 2]
+    pieces = pieces_of(manifest.partition, begin, end)
+    if mode == "r+":
+        refuse_cut_shards(pieces, manifest)
+    local = _map(place, manifest, mode, pieces, verify, held)
+    cut = manifest.partition
+    made = DistributedTable._make(exchange, local, cut, cuts, pieces, mode, options)
+    if exchange.rank == 0:  # who writes it again where the table is saved
+        made._vocabulary = map_vocabulary(place, manifest)
+    return manifest, made
+
+
+def _compare(
+    exchange: Exchange,
+    manifest: Manifest,
+    mode: Mode,
+    options: Options,
+    table: DistributedTable,
+) -> None:
     check_same(
         exchange,
         {
@@ -70,8 +106,6 @@ def open_distributed(
             **described(options, table),
         },
     )
-    table._spread_changes("open")
-    return table
 
 
 def described(options: Options, table: DistributedTable) -> dict[str, Any]:
@@ -104,14 +138,24 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 120 else text[:120] + "..."
 
 
-def _map(place: str, manifest: Manifest, mode: Mode, pieces: list[Piece], verify: bool) -> Table:
+def _map(
+    place: str,
+    manifest: Manifest,
+    mode: Mode,
+    pieces: list[Piece],
+    verify: bool,
+    held: InPlace | None,
+) -> Table:
     shards = [piece.shard for piece in pieces]
     if verify:
         _verify(place, manifest, shards)
     how: Any = "r" if mode == "memory" else mode
     try:
         mapped = map_shards(place, manifest, how, shards)
-        training = map_state(place, manifest, how, shards)
+        if mode == "r+":
+            training = rank_state(place, manifest, pieces, held is not None)
+        else:
+            training = map_state(place, manifest, how, shards)
     except FileNotFoundError as error:
         raise StoreError(
             f"the table at {place} is broken: expected its files, got {error}"
@@ -122,8 +166,11 @@ def _map(place: str, manifest: Manifest, mode: Mode, pieces: list[Piece], verify
         local_partition(pieces),
         layout=manifest.layout,
         mode=None if mode == "memory" else mode,
+        files=RankFiles(place, manifest, pieces, held) if mode == "r+" else None,
     )
-    if training is not None:
+    if mode == "r+":
+        local._training = training
+    elif training is not None:
         state = {
             name: [_cut(array, piece, mode) for array, piece in zip(found, pieces, strict=True)]
             for name, found in training.state.items()

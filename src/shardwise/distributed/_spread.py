@@ -9,6 +9,7 @@ import numpy as np
 
 from shardwise._cuts import ids_of
 from shardwise._errors import OptionError, TableError
+from shardwise.distributed._asking import prepared
 from shardwise.distributed._replicas import Replicas
 from shardwise.distributed._routes import Routes
 from shardwise.distributed._wire import Wire
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from shardwise.distributed._asking import Asked, Pending
     from shardwise.distributed._exchange import Exchange
 
-Mode: TypeAlias = Literal["r", "c", "memory"]
+Mode: TypeAlias = Literal["r", "r+", "c", "memory"]
 Pools: TypeAlias = Literal["sums", "rows"]
 
 
@@ -36,8 +37,6 @@ _OF_ONE_PROCESS = {
     "shards": "local.shards are those of this rank",
     "optimizer_state": "local.optimizer_state is that of the rows of this rank",
     "quantize": "quantize the saved table with shardwise convert, and open that",
-    "flush": "rows are in memory; save(path) writes them",
-    "close": "there are no files to be closed; save(path) writes rows",
     "describe": "local.describe() tells of the rows of this rank",
 }
 
@@ -182,8 +181,34 @@ class Spread:
 
     def reset_optimizer(self) -> None:
         """Forget what an optimizer keeps of the rows: the next update is the first again."""
-        self._exchange.agree("reset_optimizer()")
-        self._local.reset_optimizer()
+        call = "reset_optimizer()"
+        prepared(self._exchange, call, self._local.reset_optimizer)
+        self._exchange.agree(call)
+
+    def flush(self) -> None:
+        """Wait until everything that ranks changed with mode "r+" is on the disk."""
+        prepared(self._exchange, "flush()", self._local.flush)
+        self._exchange.agree("flush()")
+
+    def close(self) -> None:
+        """End the writing of a table that is open with mode "r+": flush it, and let others write.
+
+        All ranks call it, but need not: it happens by itself, without the flush, when rank 0 does
+        not use the table any more.
+        """
+        try:
+            self.flush()
+        finally:
+            self._local.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:  # else others are in another call
+            self.close()
+        elif self._local._files is not None:
+            self._local._files.close()
 
     def __len__(self) -> int:
         return self._partition.num_rows
@@ -198,7 +223,7 @@ class Spread:
         if self._mode == "r":
             raise TableError(
                 "expected a table that can be changed, got one of mode 'r'; open it with "
-                'DistributedTable.open(path, mode="memory"), or "c" for a private copy'
+                'DistributedTable.open(path, mode="r+"), "memory", or "c" for a private copy'
             )
 
     @property

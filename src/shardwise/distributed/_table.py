@@ -73,9 +73,11 @@ class DistributedTable(Updates):
             path: the directory of the table: of `Table.save`, `Table.create` or `save`.
             group: of torch.distributed; None for all processes. Rows are exchanged over a gloo
                 group of the same processes.
-            mode: "r" to read. "c" also to change rows, in a private copy of the pages that change;
-                "memory" likewise, with all rows of this rank read into its memory at once. What was
-                changed is kept by `save`.
+            mode: "r" to read. "r+" also to change the files in place, each rank those of its
+                shards, of which there must be as many as ranks or more; rank 0 holds the directory
+                until `close`, for there is one writer at a time. "c" to change rows in a private
+                copy of the pages that change; "memory" likewise, with all rows of this rank read
+                into its memory at once. What was changed so is kept by `save`.
             wire: how rows, sums and gradients are sent: "float32", "float16", "bfloat16" or "int8"
                 (8 bits a value with a scale and a bias for each row, of finite numbers). By default
                 as they are.

@@ -16,6 +16,7 @@ from shardwise._pool import Combiner
 from shardwise._update import Checked, How, Nonfinite, check_update, with_rate
 from shardwise.distributed._ahead import divided
 from shardwise.distributed._asking import Question, ask_bags, ask_rows, prepared
+from shardwise.distributed._in_place import begin_changes
 from shardwise.distributed._lookups import Lookups
 from shardwise.distributed._reading import fetch
 from shardwise.distributed._routes import Which
@@ -62,6 +63,7 @@ class Updates(Lookups):
 
         found, values = prepared(exchange, call, check)
         asked = ask_rows(exchange, self._routes, call, Question(found), self._known)
+        begin_changes(self, call)
         with exchange.committed(call):
             last = np.empty(len(asked.routed.rows), np.int64)
             last[asked.routed.places] = np.arange(found.size)
@@ -237,6 +239,7 @@ class Updates(Lookups):
         exchange, wire = self._exchange, self._wire
         question = Question(ids, None, replace(which, skip_weightless=False))
         asked = ask_rows(exchange, self._routes, call, question, self._known)
+        begin_changes(self, call, optimizer)
         with exchange.committed(call):
             sums = sums_by_row(asked.routed, bags, checked, wire.sums.width, how)
             send_sums(exchange, self._local, wire, call, asked, sums, optimizer)
@@ -254,6 +257,7 @@ class Updates(Lookups):
         exchange = self._exchange
         question = Question(bags.values, bags, which, divided(combiner))
         asked = ask_bags(exchange, self._routes, call, question, self._known)
+        begin_changes(self, call, optimizer)
         with exchange.committed(call):
             send_pieces(exchange, self._local, self._wire, call, asked, gradients, optimizer)
             self._spread_changes(call)
@@ -272,6 +276,7 @@ class Updates(Lookups):
         seen = replace(which, frozen=None, frozen_range=(0, 0), skip_weightless=False)
         question = Question(bags.values, None, seen)
         asked = ask_rows(exchange, self._routes, call, question, self._known)
+        begin_changes(self, call, optimizer)
         with exchange.committed(call):
             rows = fetch(exchange, self._local, wire, call, asked)
             places = asked.routed.places
