@@ -32,7 +32,7 @@ QUICK_LINES = 100_000
 # Of the ten nearest of frequent words, the share that is among those of other vectors of the
 # novels. Of words drawn by chance it would be a hundredth.
 AGREEMENT = 0.15
-ENOUGH = 10_000_000  # words, over all epochs
+ENOUGH, QUICK_ENOUGH = 10_000_000, 3_000_000  # words, over all epochs
 
 COMMON: dict[str, Any] = {"window": 5, "negative": 5, "sample": 1e-4, "min_count": 5, "seed": 1}
 NGRAMS: dict[str, Any] = {"min_n": 3, "max_n": 6}
@@ -63,9 +63,9 @@ def write_text(path: Path, quick: bool) -> int:
     return count
 
 
-def epochs(words: int) -> int:
+def epochs(words: int, quick: bool) -> int:
     """Return how many epochs a text needs to be learned from."""
-    return max(1, round(ENOUGH / words))
+    return max(1, round((QUICK_ENOUGH if quick else ENOUGH) / words))
 
 
 def target_of(at_least: float, aim: float | None = None) -> Target:
@@ -74,7 +74,7 @@ def target_of(at_least: float, aim: float | None = None) -> Target:
 
 def whole(setting: Setting, text: Path, words: int, gensim: Any | None) -> Case:
     """From a text file to vectors: what a user waits for."""
-    how = COMMON | {"epochs": epochs(words)}
+    how = COMMON | {"epochs": epochs(words, setting.quick)}
     names: dict[str, object] = {"train": skipgram.train, "text": text, "how": how}
     names["threads"] = setting.threads
     contenders = [
@@ -101,7 +101,7 @@ def training(
     target: Target,
 ) -> Case:
     """Train on words that are counted already."""
-    options = skipgram.Options(dim=100, epochs=epochs(words), **COMMON, **how)
+    options = skipgram.Options(dim=100, epochs=epochs(words, setting.quick), **COMMON, **how)
     corpus = read_corpus(text, options, None, None, tempfile.gettempdir(), lambda *_: None)
     rows = Rows(corpus.vocabulary, options, False, tempfile.gettempdir(), whole=False)
     rows.fill()
