@@ -155,13 +155,12 @@ def test_links_lead_somewhere(page):
 def test_every_public_name_is_in_the_reference():
     pages = (page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
     written = re.findall(r"^::: (\S+)$", "\n".join(pages), re.MULTILINE)
-    packages = {
-        path.parent.name for path in (ROOT / "src" / "shardwise").glob("[a-z]*/__init__.py")
-    }
+    installed = Path(shardwise.__file__).parent
+    packages = {path.parent.name for path in installed.glob("[a-z]*/__init__.py")}
     packages -= {"cli", "pictures", "words"}  # nobody imports from these
     names = {f"shardwise.{name}" for name in shardwise.__all__ if name not in packages}
     for package in packages:  # from the source: some need a library that is not installed
-        text = (ROOT / "src" / "shardwise" / package / "__init__.py").read_text(encoding="utf-8")
+        text = (installed / package / "__init__.py").read_text(encoding="utf-8")
         found = re.findall(r"^from .* import \w+ as ([A-Za-z]\w*)$", text, re.MULTILINE)
         assert found, package
         names |= {f"shardwise.{package}.{name}" for name in found}
