@@ -18,7 +18,7 @@ SUITES = {
 # As many as the whole takes half an hour with: fewer where one round is long.
 ROUNDS = {
     "lookup": 7,
-    "store": 3,
+    "store": 2,
     "pool": 5,
     "train": 3,
     "gradients": 3,
