@@ -63,11 +63,10 @@ def test_every_row_is_found_however_many_threads_put_it_in():
     vectors = Vectors.from_file(Path(__file__).parents[1] / "examples" / "novels-3000.bin")
     try:
         shardwise.set_num_threads(8)
-        for _ in range(3):
-            index = vectors.index(dtype="f32", expansion_search=100)
-            own = [index.similar_by_vector(vectors[k], 1)[0].token for k in vectors.vocabulary]
-            assert own == list(vectors.vocabulary)
-            assert len(index) == len(vectors)
+        index = vectors.index(dtype="f32", expansion_search=100)
+        own = [index.similar_by_vector(vectors[k], 1)[0].token for k in vectors.vocabulary]
+        assert own == list(vectors.vocabulary)  # else some ten are not there
+        assert len(index) == len(vectors)
     finally:
         shardwise.set_num_threads(before)
 
