@@ -29,6 +29,7 @@ ROUNDS = {
 }
 QUICK_ROUNDS = dict.fromkeys(SUITES, 3) | {"skipgram": 1, "sweep": 1}
 THREADS = dict.fromkeys(SUITES, (1, 2)) | {"distributed": (1,)}  # there, of each of 2 and 4 ranks
+QUICK_THREADS = THREADS | {"skipgram": (2,), "sweep": (1,)}
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Options:
 
     def of(self, suite: str) -> "Options":
         """Give the options of one suite, with its own rounds and threads where none were asked."""
-        usual = QUICK_ROUNDS if self.quick else ROUNDS
+        rounds, threads = (QUICK_ROUNDS, QUICK_THREADS) if self.quick else (ROUNDS, THREADS)
         return replace(
             self,
             suite=suite,
-            rounds=self.rounds or usual[suite],
-            threads=self.threads or THREADS[suite],
+            rounds=self.rounds or rounds[suite],
+            threads=self.threads or threads[suite],
         )
 
     def command(self, *, here: bool) -> list[str]:
