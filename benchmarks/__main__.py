@@ -39,7 +39,8 @@ def parse(arguments: Sequence[str]) -> Options:
         "--threads",
         type=thread_counts,
         metavar="N,...",
-        help="thread counts, each in a process of its own (default: 1,2; distributed: 1; less with --quick)",
+        help="thread counts, each in a process of its own "
+        "(default: 1,2; distributed 1; with --quick also sweep 1, skipgram 2)",
     )
     usual = ", ".join(f"{suite} {rounds}" for suite, rounds in ROUNDS.items())
     parser.add_argument(
