@@ -152,7 +152,10 @@ class Partition:
             Partition.ranges([0, 1, 3, 10])
         """
         shards = _count(num_shards, "num_shards", least=1)
-        loads = np.asarray(counts)
+        try:
+            loads = np.asarray(counts)
+        except ValueError:  # lists of several lengths, or more dimensions than there can be
+            loads = np.empty((), object)
         if loads.ndim != 1 or loads.dtype.kind not in "iuf":
             raise PartitionError(
                 f"expected counts as numbers of shape (rows,), got {loads.dtype} of shape "
@@ -197,7 +200,7 @@ class Partition:
         if array.dtype == np.uint64 and (beyond := array >= self.num_rows).any():
             position = int(beyond.argmax())
             raise out_of_range_error(
-                array.shape, position, int(array.flat[position]), self.num_rows
+                array.shape, position, int(array.reshape(-1)[position]), self.num_rows
             )
         flat = array.reshape(-1).astype(np.int64, copy=False)
         shards = np.empty(flat.shape, np.int64)

@@ -791,7 +791,9 @@ class Vocabulary:
         some = bool(outside.any())
         if some and missing is None:
             position = int(np.argmax(outside))
-            raise out_of_range_error(array.shape, position, int(array.flat[position]), len(self))
+            # Not `flat`, which knows 32 dimensions of the 64 that there may be.
+            id = int(array.reshape(-1)[position])
+            raise out_of_range_error(array.shape, position, id, len(self))
         if some:
             strings = [missing or ""] * array.size
             inside = np.flatnonzero(~outside)
