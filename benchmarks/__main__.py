@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> Options:
         type=thread_counts,
         metavar="N,...",
         help="thread counts, each in a process of its own "
-        "(default: 1,2; distributed 1; with --quick also sweep 1, skipgram 2)",
+        "(default: 1,2, distributed 1; with --quick 2, sweep and distributed 1)",
     )
     usual = ", ".join(f"{suite} {rounds}" for suite, rounds in ROUNDS.items())
     parser.add_argument(
