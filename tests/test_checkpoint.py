@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from shardwise import (
     Table,
     TableExistsError,
     TableNotFoundError,
+    _native,
     store,
 )
 from shardwise.cli import app
@@ -627,3 +629,21 @@ def test_sixty_killed_checkpoints(tmp_path):
     seen, middle = map(int, done.stdout.split())
     assert seen >= 5, f"seed {seed}: {done.stdout}"
     assert middle >= 5, f"seed {seed}: {done.stdout}"
+
+
+def test_rows_that_threads_write_at_once_are_all_noted():
+    rows = 1 << 22
+    for _ in range(8):
+        bits, start = np.zeros(rows // 8, np.uint8), threading.Barrier(2)
+
+        def mark(first, bits=bits, start=start):
+            ids = np.arange(first, rows, 2)
+            start.wait()
+            _native.mark_rows(bits, ids, rows)
+
+        threads = [threading.Thread(target=mark, args=[first]) for first in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (bits == 255).all()

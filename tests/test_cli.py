@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from shardwise import Table, Vectors, Vocabulary, initializers
 from shardwise.cli import app
+from shardwise.cli._print import sized
 
 NOVELS = Path(__file__).parents[2] / "shared" / "data" / "vectors" / "novels-100d.bin"
 SCRIPT = Path(sysconfig.get_path("scripts"), "shardwise")
@@ -515,3 +516,9 @@ def test_like_the_country(home):
     words = ["like", "the", "country"]
     found = parsed(ran("lookup", "novels", *words), words, np.float32)
     assert np.array_equal(found, Vectors.from_file(NOVELS).lookup(words))
+
+
+def test_sizes_have_three_digits():
+    wanted = {0: "0 bytes", 999: "999 bytes", 1000: "1 kB", 999_400: "999 kB", 999_600: "1 MB"}
+    assert {count: sized(count) for count in wanted} == wanted
+    assert sized(5.5e15) == "5.5e+03 TB"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwise import Buckets, UnknownTokenError, _native, num_threads, set_num_threads
+from shardwise import Buckets, UnknownTokenError, _encoding, _native, num_threads, set_num_threads
 from shardwise._errors import TokenTypeError, VocabularyError
 from shardwise._vocabulary import Vocabulary
 
@@ -115,7 +115,7 @@ def test_a_list_that_changes():
     with pytest.raises(TypeError):
         _native.find_objects(*arrays, "abc", ids)
     with pytest.raises(VocabularyError, match="stays as it is, got one that changed"):
-        words._find_packed(np.empty(0, np.uint8), np.zeros(2, np.int64), ids)
+        _encoding._find_packed(words, np.empty(0, np.uint8), np.zeros(2, np.int64), ids, -1)
 
 
 class Text(str):
@@ -180,27 +180,35 @@ def test_a_list_that_another_thread_changes():
 
 def test_a_list_that_shrinks_before_its_unknown_tokens_are_taken(monkeypatch):
     words, tokens = Vocabulary(["a"]), ["a", "b"]
-    find = Vocabulary._find
+    find_ids = _encoding.find_ids
 
-    def and_then_clear(self, wanted, missing=-1):
-        ids = find(self, wanted, missing)
+    def and_then_clear(vocabulary, wanted, missing=-1):
+        ids = find_ids(vocabulary, wanted, missing)
         tokens.clear()
         return ids
 
-    monkeypatch.setattr(Vocabulary, "_find", and_then_clear)
+    monkeypatch.setattr(_encoding, "find_ids", and_then_clear)
     with pytest.raises(VocabularyError, match="got one that changed while it was read"):
         words.encode(tokens)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_subclass_that_lies_about_its_length(kind):
+    lying = type("Lying", (kind,), {"__len__": lambda self: 1_000_000})(["a", "a"])
+    with pytest.raises(VocabularyError, match="got one that changed while it was read"):
+        _encoding.find_ids(Vocabulary(["a"]), lying)
+    assert Vocabulary(["a"]).encode(lying).tolist() == [0, 0]
+
+
 def test_a_list_that_shrinks_before_it_is_looked_up(monkeypatch):
     words, tokens = Vocabulary(["a"]), ["a", "a"]
-    known = Vocabulary._known
+    known = _encoding._known
 
-    def without_the_last(self, wanted):
+    def without_the_last(vocabulary, wanted):
         tokens.pop()
-        return known(self, wanted)
+        return known(vocabulary, wanted)
 
-    monkeypatch.setattr(Vocabulary, "_known", without_the_last)
+    monkeypatch.setattr(_encoding, "_known", without_the_last)
     with pytest.raises(VocabularyError, match="got one that changed while it was read"):
         words.encode(tokens)
 

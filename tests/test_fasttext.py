@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardwise import FormatError, OptionError, _native, formats
+from shardwise import FormatError, OptionError, Vectors, _native, formats
 from shardwise.formats import _binary, _ngrams, fasttext
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "vectors"
@@ -571,3 +571,17 @@ def test_lee():
         0.305539817,
     ]
     assert np.array_equal(source.read(0, 1)[0], np.array(wanted, np.float32))
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="no shared data")
+def test_known_and_unknown_words_are_gensims():
+    vectors = Vectors.from_file(DATA / "lee_fasttext_new.bin")
+    with np.load(Path(__file__).parent / "golden" / "fasttext.npz") as golden:
+        golden = dict(golden)
+    words = golden["words"].tolist()
+    assert len(words) == 441
+    np.testing.assert_allclose(vectors.lookup(words), golden["known"], rtol=0, atol=2e-7)
+    other = [word[::-1] + "x" for word in words]
+    assert [word in vectors for word in other] == golden["is_known"].tolist()
+    found = vectors.lookup(other, unknown="subwords")
+    np.testing.assert_allclose(found, golden["unknown"], rtol=0, atol=2e-7)

@@ -20,7 +20,6 @@ from shardwise import (
 from shardwise.cli import app
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = json.loads((ROOT / "tests" / "golden" / "neighbours.json").read_text())
 RNG = np.random.default_rng(4)
 
 
@@ -45,10 +44,18 @@ def straight(rows, query, left_out=(), topn=10):
 
 
 def test_same_neighbours_as_gensim(novels):
-    found = novels.most_similar([[word] for word in GOLDEN])
-    for wanted, got in zip(GOLDEN.values(), found, strict=True):
-        assert [n.token for n in got] == [token for token, _ in wanted]
-        assert [n.score for n in got] == pytest.approx([s for _, s in wanted], abs=1e-5)
+    with np.load(ROOT / "tests" / "golden" / "neighbours.npz") as golden:
+        ids, scores = golden["ids"], golden["scores"]
+    assert ids.shape == scores.shape == (2000, 10)
+    words = list(novels)
+    found = novels.most_similar([[word] for word in words[:2000]])
+    got = np.array([novels.vocabulary.encode([near.token for near in one]) for one in found])
+    np.testing.assert_allclose([[near.score for near in one] for one in found], scores, atol=1e-5)
+    # gensim counts in float32: two that it holds for equal may stand in either order.
+    tied = np.abs(np.diff(scores, axis=1, prepend=2, append=-2)) < 2e-7
+    tied = tied[:, 1:] | tied[:, :-1]
+    assert np.array_equal(got[~tied], ids[~tied])
+    assert tied.sum() < 50
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -115,6 +115,31 @@ def test_threads_and_giant_bags(dtype):
         shardwise.set_num_threads(before)
 
 
+def test_a_bag_of_ten_million_ids():
+    rng = np.random.default_rng(12)
+    rows = rng.normal(size=(1000, 2)).astype(np.float32)
+    ids = rng.integers(0, 1000, 10_000_000)
+    table, wide = Table.from_array(rows, 3), Table.from_array(rows.astype(np.float64))
+    counts = np.bincount(ids, minlength=1000)
+    largest = np.iinfo(np.int64).max
+    ends = [0, 3, len(ids) - 2]
+    with pytest.raises(shardwise.BagError):
+        table.pool(ids, [0, largest])
+    before = shardwise.num_threads()
+    try:
+        for threads in (1, 2):
+            shardwise.set_num_threads(threads)
+            found = table.pool(ids, ends)
+            # One by one, in the order of the ids, each sum rounded to float32.
+            wanted = np.cumsum(rows[ids[3:-2]], axis=0, dtype=np.float32)[-1]
+            same(found[1], wanted)
+            same(found[0], rows[ids[0]] + rows[ids[1]] + rows[ids[2]])
+            mean = wide.pool(ids[None], combiner="mean")[0]
+            np.testing.assert_allclose(mean, counts @ wide.shards[0] / len(ids), atol=1e-12)
+    finally:
+        shardwise.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_row_is_a_lookup(dtype):
     bits = np.random.default_rng(2).integers(0, 256, (50, 24 * np.dtype(dtype).itemsize), np.uint8)

@@ -1006,3 +1006,23 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(StoreError, match=f"expected the file .*{NAMES[2]}, got none") as caught:
         Table.open(tmp_path / "t")
     assert not isinstance(caught.value, TableNotFoundError)
+
+
+@pytest.mark.parametrize("rows", [[[1 + 2j]], [["1"]], [[b"x"]]], ids=["complex", "str", "bytes"])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool"])
+def test_rows_that_are_no_real_numbers_are_not_stored_as_such(tmp_path, rows, dtype):
+    table = Table.from_array(np.array(rows))
+    with pytest.raises(OptionError, match="expected rows of real numbers to store as"):
+        write_table(tmp_path / "t", table, dtype=dtype)
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_manifest_with_what_json_has_not(tmp_path, number):
+    write(tmp_path / "t", make_array((4, 2)))
+    manifest = tmp_path / "t" / MANIFEST
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"metadata": {}', f'"metadata": {{"a": {number}}}'))
+    assert manifest.read_text() != text
+    with pytest.raises(StoreError, match=f"expected JSON.*{number} is no number of JSON"):
+        Table.open(tmp_path / "t", "r+")

@@ -162,6 +162,15 @@ def test_every_form_is_numpys(name, safe, way):
             close(ours(shards, ids, weights if weighted else None, **options), expected)
 
 
+def test_ids_of_a_dtype_that_does_not_hold_the_number_of_rows_wrap(way):
+    whole = torch.randn(300, 1, dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([-1, 3, -128], dtype=torch.int8)
+    found = embedding_lookup(whole, ids, out_of_range="wrap")
+    assert torch.equal(found, whole[[299, 3, 172]])
+    found.sum().backward()
+    assert whole.grad.nonzero()[:, 0].tolist() == [3, 172, 299]
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint64", "uint8", "int16"])
 @pytest.mark.parametrize("strategy", ["mod", "div", Partition.ranges([0, 1, 1, 5])])

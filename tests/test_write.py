@@ -747,6 +747,23 @@ def test_lookups_of_what_the_system_forgot(tmp_path):
         del table
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system cannot forget pages")
+@pytest.mark.parametrize("dtype", [None, "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("row_format", [None, "int8", "int4"])
+def test_rows_from_the_disk_in_another_format_lie_where_they_belong(tmp_path, row_format, dtype):
+    # Of more ids than are read ahead at once, whose results are longer or shorter than the rows.
+    rows = np.random.default_rng(2).random((3000, 20), np.float32)
+    table = Table.from_array(rows, 3)
+    table = table if row_format is None else table.quantize(row_format)
+    table.save(tmp_path / "t")
+    ids = np.random.default_rng(3).integers(0, 3000, 40_000)
+    wanted = table.lookup(ids, dtype=dtype)
+    for out in (None, np.empty_like(wanted)):
+        forget(tmp_path / "t")
+        found = Table.open(tmp_path / "t").lookup(ids, dtype=dtype, out=out)
+        assert found.tobytes() == wanted.tobytes()
+
+
 def forget(path: Path) -> None:
     for file in path.iterdir():
         descriptor = os.open(file, os.O_RDONLY)

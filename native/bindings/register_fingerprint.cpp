@@ -8,6 +8,7 @@
 #include <nanobind/stl/pair.h>
 
 #include "core/fingerprint.h"
+#include "owned.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -15,16 +16,11 @@ using namespace nb::literals;
 namespace shardwise {
 namespace {
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Offsets = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using NewBuckets = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Key = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
 
 void buckets_of(const Bytes &data, const Offsets &offsets, std::uint64_t count, const Key &key,
-                const NewBuckets &buckets) {
-    if (offsets.shape(0) == 0)
-        throw nb::value_error("expected one offset more than there are tokens, got none");
-    const Tokens tokens{data.data(), data.shape(0), offsets.data(), offsets.shape(0) - 1};
+                const NewNumbers &buckets) {
+    const Tokens tokens = tokens_of(data, offsets);
     if (buckets.shape(0) != tokens.count)
         throw nb::value_error("expected one bucket for each token");
     const SipKey sip = key ? SipKey{key->first, key->second} : SipKey{};

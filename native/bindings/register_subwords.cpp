@@ -7,6 +7,7 @@
 #include <nanobind/stl/pair.h>
 
 #include "core/subwords.h"
+#include "owned.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -14,26 +15,8 @@ using namespace nb::literals;
 namespace shardwise {
 namespace {
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Offsets = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using NewCounts = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Owned = nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>>;
-
-Owned owned(std::vector<std::int64_t> &&values) {
-    auto *const moved = new std::vector<std::int64_t>(std::move(values));
-    const nb::capsule owner(moved,
-                            [](void *p) noexcept { delete static_cast<std::vector<std::int64_t> *>(p); });
-    return Owned(moved->data(), {moved->size()}, owner);
-}
-
-Tokens tokens_of(const Bytes &data, const Offsets &offsets) {
-    if (offsets.shape(0) == 0)
-        throw nb::value_error("expected one offset more than there are tokens, got none");
-    return {data.data(), data.shape(0), offsets.data(), offsets.shape(0) - 1};
-}
-
 void counts(const Bytes &data, const Offsets &offsets, std::int64_t min_chars, std::int64_t max_chars,
-            bool cut_end, const NewCounts &out) {
+            bool cut_end, const NewNumbers &out) {
     const Tokens tokens = tokens_of(data, offsets);
     if (out.shape(0) != tokens.count)
         throw nb::value_error("expected one count for each token");
@@ -41,14 +24,13 @@ void counts(const Bytes &data, const Offsets &offsets, std::int64_t min_chars, s
     count_subwords(tokens, {min_chars, max_chars, 1, cut_end}, out.data());
 }
 
-std::pair<Owned, Owned> buckets_of(const Bytes &data, const Offsets &offsets, std::int64_t min_chars,
-                                   std::int64_t max_chars, std::uint32_t buckets, bool cut_end,
-                                   std::size_t most) {
+std::pair<Owned<std::int64_t>, Owned<std::int64_t>> buckets_of(const Bytes &data, const Offsets &offsets,
+                                                               std::int64_t min_chars, std::int64_t max_chars,
+                                                               std::uint32_t buckets, bool cut_end,
+                                                               std::size_t most) {
     const Tokens tokens = tokens_of(data, offsets);
-    SubwordBuckets found = [&] {
-        const ReleasedGil free;
-        return subword_buckets(tokens, {min_chars, max_chars, buckets, cut_end}, most);
-    }();
+    SubwordBuckets found =
+        without_gil([&] { return subword_buckets(tokens, {min_chars, max_chars, buckets, cut_end}, most); });
     return {owned(std::move(found.buckets)), owned(std::move(found.offsets))};
 }
 

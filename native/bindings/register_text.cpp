@@ -10,6 +10,7 @@
 
 #include "core/text.h"
 #include "core/text_write.h"
+#include "owned.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -17,26 +18,13 @@ using namespace nb::literals;
 namespace shardwise {
 namespace {
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Positions = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Positions = ArrayOf<std::int64_t>;
 using FloatRows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using NewRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-template <class T> using Owned = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 using Index = std::tuple<Owned<std::int64_t>, Owned<std::int64_t>, std::size_t>;
-
-template <class T> Owned<T> owned(std::vector<T> &&values) {
-    auto *const moved = new std::vector<T>(std::move(values));
-    const nb::capsule owner(moved, [](void *p) noexcept { delete static_cast<std::vector<T> *>(p); });
-    return Owned<T>(moved->data(), {moved->size()}, owner);
-}
 
 const char *text_of(const Bytes &data) {
     return reinterpret_cast<const char *>(data.data());
-}
-
-template <class F> auto without_gil(F &&work) {
-    const ReleasedGil free;
-    return work();
 }
 
 Index owned_index(RowIndex &&index) {

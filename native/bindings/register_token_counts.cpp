@@ -10,6 +10,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include "core/token_counts.h"
+#include "owned.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -17,37 +18,17 @@ using namespace nb::literals;
 namespace shardwise {
 namespace {
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Numbers = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using NewNumbers = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-template <class T> using Owned = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+using Numbers = ArrayOf<std::int64_t>;
 using Counted = std::tuple<Owned<std::uint8_t>, Owned<std::int64_t>, Owned<std::int64_t>>;
-
-template <class T> Owned<T> owned(std::vector<T> &&values) {
-    auto *const moved = new std::vector<T>(std::move(values));
-    const nb::capsule owner(moved, [](void *p) noexcept { delete static_cast<std::vector<T> *>(p); });
-    return Owned<T>(moved->data(), {moved->size()}, owner);
-}
 
 Counted owned_tokens(CountedTokens &&tokens) {
     return {owned(std::move(tokens.bytes)), owned(std::move(tokens.offsets)),
             owned(std::move(tokens.counts))};
 }
 
-Tokens tokens_of(const Bytes &data, const Numbers &offsets) {
-    if (offsets.shape(0) == 0)
-        throw nb::value_error("expected one offset more than there are tokens, got none");
-    return {data.data(), data.shape(0), offsets.data(), offsets.shape(0) - 1};
-}
-
 void check_length(std::size_t length, const Tokens &tokens) {
     if (length != tokens.count)
         throw nb::value_error("expected one count for each token");
-}
-
-template <class F> auto without_gil(F &&work) {
-    const ReleasedGil free;
-    return work();
 }
 
 /// Threads of Python may share it: each call has its turn.

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "core/token_map.h"
+#include "owned.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -19,20 +19,9 @@ using namespace nb::literals;
 namespace shardwise {
 namespace {
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-template <class Offset>
-using OffsetsOf = nb::ndarray<const Offset, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Offsets = OffsetsOf<std::int64_t>;
-using Slots = nb::ndarray<const std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Slots = ArrayOf<std::uint64_t>;
 using NewBytes = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using NewIds = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using NewSlots = nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-template <class Offset> BasicTokens<Offset> tokens_of(const Bytes &data, const OffsetsOf<Offset> &offsets) {
-    if (offsets.shape(0) == 0)
-        throw nb::value_error("expected one offset more than there are tokens, got none");
-    return {data.data(), data.shape(0), offsets.data(), offsets.shape(0) - 1};
-}
 
 TokenMap map_of(const Bytes &data, const Offsets &offsets, const Slots &slots, const MappedFile *file) {
     const bool readable = file != nullptr && file->is_open();
@@ -43,7 +32,7 @@ std::uint64_t hash(const nb::bytes &data) {
     return hash64(static_cast<const std::uint8_t *>(data.data()), data.size());
 }
 
-void unjoin(const nb::bytes &joined, const NewBytes &data, const NewIds &offsets) {
+void unjoin(const nb::bytes &joined, const NewBytes &data, const NewNumbers &offsets) {
     const std::size_t count = offsets.shape(0) - 1;
     if (offsets.shape(0) < 2 || joined.size() < count - 1 || data.shape(0) != joined.size() - (count - 1))
         throw nb::value_error(
@@ -53,7 +42,8 @@ void unjoin(const nb::bytes &joined, const NewBytes &data, const NewIds &offsets
     unjoin_tokens(bytes, joined.size(), count, data.data(), offsets.data());
 }
 
-std::size_t build(const Bytes &data, const Offsets &offsets, const NewSlots &slots, const NewIds &first_of) {
+std::size_t build(const Bytes &data, const Offsets &offsets, const NewSlots &slots,
+                  const NewNumbers &first_of) {
     const Tokens tokens = tokens_of(data, offsets);
     if (first_of.shape(0) != tokens.count)
         throw nb::value_error("expected one entry of first_of for each token");
@@ -67,7 +57,7 @@ void validate(const Bytes &data, const Offsets &offsets, const Slots &slots) {
 
 template <class Offset>
 std::size_t find(const Bytes &data, const Offsets &offsets, const Slots &slots, const Bytes &wanted,
-                 const OffsetsOf<Offset> &wanted_offsets, const NewIds &ids, std::int64_t missing,
+                 const ArrayOf<Offset> &wanted_offsets, const NewNumbers &ids, std::int64_t missing,
                  const MappedFile *file) {
     const TokenMap map = map_of(data, offsets, slots, file);
     const BasicTokens<Offset> tokens = tokens_of(wanted, wanted_offsets);
@@ -211,6 +201,11 @@ private:
     std::size_t count_;
 };
 
+/// How many items there are, whatever a subclass says of its length.
+std::size_t size_of(PyObject *tokens) {
+    return static_cast<std::size_t>(PyList_Check(tokens) ? PyList_Size(tokens) : PyTuple_Size(tokens));
+}
+
 /// The item, borrowed, or null where the list has grown short.
 PyObject *item_of(PyObject *tokens, std::size_t i) {
     const auto at = static_cast<Py_ssize_t>(i);
@@ -290,7 +285,7 @@ std::int64_t find_by_api(TokenFinder &finder, PyObject *tokens, std::span<const 
 
 /// The GIL is kept while tokens are looked up: their bytes stay only as long as no Python code runs.
 std::int64_t find_objects(const Bytes &data, const Offsets &offsets, const Slots &slots, nb::handle wanted,
-                          const NewIds &ids, std::int64_t missing, const MappedFile *file) {
+                          const NewNumbers &ids, std::int64_t missing, const MappedFile *file) {
     constexpr std::size_t turn = std::size_t{1} << 20;
     PyObject *const tokens = wanted.ptr();
     if (!PyList_Check(tokens) && !PyTuple_Check(tokens))
@@ -304,7 +299,7 @@ std::int64_t find_objects(const Bytes &data, const Offsets &offsets, const Slots
             const ReleasedGil free; // let other threads have theirs
         }
         const std::size_t end = std::min(count, begin + turn);
-        if (static_cast<std::size_t>(PySequence_Size(tokens)) < end)
+        if (size_of(tokens) < end)
             return no_token;
         if (layout().known) {
             const PlainTexts texts(layout(), layout().items(tokens) + begin, end - begin);

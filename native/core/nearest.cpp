@@ -35,22 +35,19 @@ NearestKernel nearest_kernel(std::size_t level) {
     return kernels[level];
 }
 
+// Threads share the queries by so many: fewer would leave lanes of a tile without one.
+static constexpr std::size_t share = 16;
+
 void find_nearest(const Nearest &task) {
     if (task.num_queries == 0 || task.num_rows == 0)
         return;
-    const std::size_t tiles = (task.num_queries + nearest_queries - 1) / nearest_queries;
-    const std::size_t tile_products = nearest_queries * task.num_rows * std::max<std::size_t>(task.dim, 1);
-    parallel_for(tiles, thread_products / tile_products + 1, [&](std::size_t from, std::size_t to) {
-        std::size_t begin = from * nearest_queries;
-        const std::size_t last = std::min(to * nearest_queries, task.num_queries);
-        const std::size_t packed = std::min(nearest_group, last - begin) + nearest_queries;
+    const std::size_t shares = (task.num_queries + share - 1) / share;
+    const std::size_t products = share * task.num_rows * std::max<std::size_t>(task.dim, 1);
+    parallel_for(shares, thread_products / products + 1, [&](std::size_t from, std::size_t to) {
         const Block room =
-            acquire_block(std::max<std::size_t>(task.dim, 1) * (packed + nearest_rows) * sizeof(float));
-        while (begin < last) {
-            const std::size_t end = std::min(begin + nearest_group, last);
-            kernels[level()](task, begin, end, static_cast<float *>(room.data));
-            begin = end;
-        }
+            acquire_block(std::max<std::size_t>(task.dim, 1) * nearest_queries * sizeof(float));
+        kernels[level()](task, from * share, std::min(to * share, task.num_queries),
+                         static_cast<float *>(room.data));
         release_block(room);
     });
 }

@@ -30,12 +30,10 @@ struct Nearest {
 /// and on processors that fuse it with the multiplication not before it.
 void find_nearest(const Nearest &task);
 
-/// Queries [begin, end); `room` is for nearest_room(task, end - begin) floats.
+/// Queries [begin, end); `room`, a multiple of 64, is for `nearest_queries` floats of each column.
 using NearestKernel = void (*)(const Nearest &task, std::size_t begin, std::size_t end, float *room);
 NearestKernel nearest_kernel(std::size_t level);
 
-inline constexpr std::size_t nearest_queries = 6;  // in a tile of products
-inline constexpr std::size_t nearest_rows = 64;    // at most
-inline constexpr std::size_t nearest_group = 1536; // queries that are packed at once
+inline constexpr std::size_t nearest_queries = 64; // in a tile of products, at most
 
 } // namespace shardwise

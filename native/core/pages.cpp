@@ -40,7 +40,7 @@ Gather part_of(const Gather &task, std::size_t begin, std::size_t end) {
     Gather part = task;
     part.ids = static_cast<const std::byte *>(task.ids) + begin * size_of(task.id_type);
     part.count = end - begin;
-    part.out = task.out + begin * task.row_bytes;
+    part.out = task.out + begin * task.out_row_bytes();
     return part;
 }
 

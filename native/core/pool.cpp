@@ -35,7 +35,6 @@ constexpr std::size_t columns_at_once = 64; // the least tile that a kernel keep
 // A second thread is worth it for this many bytes of rows, or ids.
 constexpr std::size_t thread_bytes = std::size_t{512} << 10;
 constexpr std::size_t thread_ids = 4096;
-constexpr std::size_t group_rows = 128; // of the kernels
 
 // Below this results fit the caches beside what the caller does next.
 constexpr std::size_t large_bytes = std::size_t{4} << 20;
@@ -48,7 +47,7 @@ struct Piece {
 std::size_t scratch_bytes(const Pool &task) {
     const std::size_t dim = task.rows.dim;
     const std::size_t acc = (dim * (task.rows.format == RowFormat::float64 ? 8 : 4) + 63) / 64 * 64;
-    return task.rows.clips() ? acc + group_rows * std::max(task.rows.row_bytes, dim * 4) : acc;
+    return task.rows.clips() ? acc + pool_group_rows * std::max(task.rows.row_bytes, dim * 4) : acc;
 }
 
 /// Whether its rows can be written past the caches; gather.cpp says why not to fresh memory. For bags of two

@@ -48,6 +48,9 @@ struct RefusedId {
 /// float32 (float64 for float64 rows), in the order of the ids.
 RefusedId pool(std::span<const Pool> tasks);
 
+/// The most rows, those of empty bags included, that a kernel combines at once.
+inline constexpr std::size_t pool_group_rows = 192;
+
 /// One instruction level's kernel: columns [first, last) of bags [begin, end). `first` is a multiple of 64.
 /// `stream`: the rows are written past the caches; `out` and its stride are multiples of 64 then, and rows
 /// are written as they are summed.

@@ -9,19 +9,60 @@
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-/// Every line that the first `bytes` of a row touch, at most 1024; `Bytes` is their number where it is known
-/// at compile time, else 0. `Level`: 3 asks for the first cache, 2 for the second. There is no loop over the
-/// lines: a processor looks some hundred instructions ahead, so with fewer of them a row more rows are on
-/// their way.
-template <int Level, size_t Bytes = 0> SHARDWISE_INLINE void prefetch(const std::byte *row, size_t bytes) {
+/// What to ask for of rows that are read later: their first bytes, at most 1024. The processor's own
+/// prefetcher does the rest.
+struct Ahead {
+    size_t bytes;
+    bool last; // the last of them too: rows do not begin with a line, so it may lie in one more
+};
+
+/// `places`: of rows, or-ed, as far as whole lines go. The smallest rows hardly ever lie in two.
+SHARDWISE_INLINE Ahead ahead_of(size_t bytes, uintptr_t places) {
+    constexpr size_t most = 1024;
+    return {bytes < most ? bytes : most, (bytes | places) % 64 != 0 && bytes >= 16};
+}
+
+/// The shards of a table are allocated alike.
+SHARDWISE_INLINE Ahead ahead_of(const Gather &task) {
+    return ahead_of(task.row_bytes, reinterpret_cast<uintptr_t>(task.shards[0].data) |
+                                        static_cast<uintptr_t>(task.shards[0].stride));
+}
+
+/// Level: 3 asks for the first cache, 2 for the second.
+template <int Level> SHARDWISE_INLINE void prefetch_byte(const std::byte *place) {
 #if defined(__GNUC__)
+    __builtin_prefetch(place, 0, Level);
+#else
+    (void)place;
+#endif
+}
+
+/// The lines of as many bytes, in straight code: a processor looks some hundred instructions ahead, so with
+/// fewer of them a row more rows are on their way.
+template <int Level, size_t Bytes> SHARDWISE_INLINE void prefetch_lines(const std::byte *place) {
+    for (size_t at = 0; at < Bytes; at += 64) // unrolled
+        prefetch_byte<Level>(place + at);
+}
+
+/// Keeps the compiler from taking the address apart into sums that each need a register.
+template <class T> SHARDWISE_INLINE void keep_apart(const T *&place) {
+#if defined(__GNUC__)
+    asm("" : "+r"(place));
+#else
+    (void)place;
+#endif
+}
+
+/// `Bytes`: their number where it is known at compile time, else 0.
+template <int Level, size_t Bytes = 0>
+SHARDWISE_INLINE void prefetch(const std::byte *row, const Ahead &ahead) {
     if constexpr (Bytes != 0) {
-        for (size_t at = 0; at < Bytes; at += 64) // unrolled
-            __builtin_prefetch(row + at, 0, Level);
+        prefetch_lines<Level, Bytes>(row);
     } else {
+        // No loop over the lines here either.
         // clang-format off
-#define SHARDWISE_LINE(n) case n: __builtin_prefetch(row + 64 * (n - 1), 0, Level); [[fallthrough]];
-        switch ((bytes + 63) / 64) {
+#define SHARDWISE_LINE(n) case n: prefetch_byte<Level>(row + 64 * (n - 1)); [[fallthrough]];
+        switch ((ahead.bytes + 63) / 64) {
             SHARDWISE_LINE(16) SHARDWISE_LINE(15) SHARDWISE_LINE(14) SHARDWISE_LINE(13)
             SHARDWISE_LINE(12) SHARDWISE_LINE(11) SHARDWISE_LINE(10) SHARDWISE_LINE(9)
             SHARDWISE_LINE(8) SHARDWISE_LINE(7) SHARDWISE_LINE(6) SHARDWISE_LINE(5)
@@ -31,13 +72,8 @@ template <int Level, size_t Bytes = 0> SHARDWISE_INLINE void prefetch(const std:
         // clang-format on
 #undef SHARDWISE_LINE
     }
-    // The last byte: in one line more where the row does not begin with one. The smallest rows hardly ever
-    // do.
-    if constexpr (Bytes == 0 || Bytes >= 16)
-        __builtin_prefetch(row + bytes - (bytes != 0 ? 1 : 0), 0, Level);
-#else
-    (void)row, (void)bytes;
-#endif
+    if (ahead.last)
+        prefetch_byte<Level>(row + ahead.bytes - 1);
 }
 
 /// The id to read in place of one outside the table, for clamp, wrap and row.

@@ -3,55 +3,31 @@
 // in their namespace.
 
 #include "core/clip.h"
+#include "core/lanes.h"
 #include "core/row_format.h"
-
-#include <string.h>
-
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-template <class T, int L> struct VecOf {
-    typedef T type __attribute__((vector_size(L * sizeof(T))));
-};
-template <class T, int L> using Vec = typename VecOf<T, L>::type;
+// ---- readers: `at<L>(column)` gives L elements, `one(column)` one, as numbers to add up; `columns_bytes`
+// are those of as many columns, of even ones where two share a byte ----
 
-template <class V> SHARDWISE_INLINE V load(const void *from) {
-    V value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-
-/// How many elements are computed on at once: a register of the widest level.
-template <class Acc> constexpr int lanes_of = 64 / sizeof(Acc);
-
-// ---- readers: `at<L>(column)` gives L elements, `one(column)` one, as numbers to add up ----
-
-struct Float32Row {
-    using Acc = float;
+template <class T> struct PlainRow {
+    using Acc = T;
+    static constexpr size_t columns_bytes(size_t columns) { return sizeof(T) * columns; }
     const std::byte *data;
-    SHARDWISE_INLINE Float32Row(const std::byte *row, size_t) : data(row) {}
-    template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        return load<Vec<float, L>>(data + 4 * column);
+    SHARDWISE_INLINE PlainRow(const std::byte *row, size_t) : data(row) {}
+    template <int L> SHARDWISE_INLINE Vec<T, L> at(size_t column) const {
+        return load<Vec<T, L>>(data + sizeof(T) * column);
     }
-    SHARDWISE_INLINE float one(size_t column) const { return load<float>(data + 4 * column); }
+    SHARDWISE_INLINE T one(size_t column) const { return load<T>(data + sizeof(T) * column); }
 };
-
-struct Float64Row {
-    using Acc = double;
-    const std::byte *data;
-    SHARDWISE_INLINE Float64Row(const std::byte *row, size_t) : data(row) {}
-    template <int L> SHARDWISE_INLINE Vec<double, L> at(size_t column) const {
-        return load<Vec<double, L>>(data + 8 * column);
-    }
-    SHARDWISE_INLINE double one(size_t column) const { return load<double>(data + 8 * column); }
-};
+using Float32Row = PlainRow<float>;
+using Float64Row = PlainRow<double>;
 
 struct Bfloat16Row {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return 2 * columns; }
     const std::byte *data;
     SHARDWISE_INLINE Bfloat16Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
@@ -82,6 +58,7 @@ template <int L> SHARDWISE_INLINE Vec<float, L> widen(Vec<uint16_t, L> halves) {
 
 struct Float16Row {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return 2 * columns; }
     const std::byte *data;
     SHARDWISE_INLINE Float16Row(const std::byte *row, size_t) : data(row) {}
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
@@ -156,6 +133,7 @@ template <int L> SHARDWISE_INLINE Vec<float, L> decode(Vec<float, L> steps, floa
 /// origin may say, its NaNs are those that the instructions make; see `same_nan`.
 template <class Steps> struct QuantizedRow {
     using Acc = float;
+    static constexpr size_t columns_bytes(size_t columns) { return Steps::columns_bytes(columns); }
     const std::byte *data;
     float scale, bias;
     SHARDWISE_INLINE QuantizedRow(const std::byte *row, size_t dim) : data(row) {
@@ -189,6 +167,7 @@ template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes)
 }
 
 struct Bytes {
+    static constexpr size_t columns_bytes(size_t columns) { return columns; }
     static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
         scale = load<float>(row + dim);
         bias = load<float>(row + dim + 4);
@@ -202,6 +181,7 @@ struct Bytes {
 };
 
 struct Nibbles {
+    static constexpr size_t columns_bytes(size_t columns) { return columns / 2; }
     static SHARDWISE_INLINE void constants(const std::byte *row, size_t dim, float &scale, float &bias) {
         const std::byte *const from = row + dim / 2 + dim % 2;
 #if defined(__F16C__)
@@ -352,7 +332,7 @@ struct WriteBfloat16 : WriteOneByOne<Bfloat16> {
 using Convert = void (*)(std::byte *to, const std::byte *row, size_t dim);
 
 template <class Row, class Write> void convert(std::byte *to, const std::byte *row, size_t dim) {
-    constexpr int L = lanes_of<typename Row::Acc>;
+    constexpr int L = lanes<typename Row::Acc>;
     const Row from(row, dim);
     size_t column = 0;
     for (; column + L <= dim; column += L)

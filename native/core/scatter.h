@@ -22,7 +22,8 @@ struct Scatter {
 /// Writes to memory, on several threads where that pays.
 void scatter(const Scatter &task);
 
-/// Sets the bits of ids in a bit for each of `num_rows` rows; ids outside are passed over.
+/// Sets the bits of ids in a bit for each of `num_rows` rows; ids outside are passed over. Several threads
+/// may do it at once.
 void mark_rows(const std::int64_t *ids, std::size_t count, std::uint64_t num_rows, std::uint8_t *changed);
 
 /// Where a shard lies in a file: row k is at byte begin + k * row_bytes.

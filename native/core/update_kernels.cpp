@@ -12,10 +12,9 @@ namespace {
 
 constexpr size_t rows_ahead = 24; // rows and states that are asked for before they are changed
 constexpr size_t gradients_ahead = 8;
-constexpr size_t most_ahead = 1024; // bytes of a row that are asked for; what follows, the hardware finds
 
 SHARDWISE_INLINE void ask(const std::byte *at, size_t bytes) {
-    prefetch<3>(at, bytes < most_ahead ? bytes : most_ahead);
+    prefetch<3>(at, ahead_of(bytes, reinterpret_cast<uintptr_t>(at)));
 }
 
 SHARDWISE_INLINE Place place_of(const PartitionView &partition, uint64_t id) {

@@ -3,25 +3,16 @@
 // compiled once per instruction level, in their namespace. All levels compute on the same chunks, so they
 // give the same bits.
 
+#include "core/lanes.h"
+
 #include <math.h>
-#include <string.h>
-
-#include "core/partition.h"
-
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-template <class T, int L> struct LanesOf {
-    typedef T type __attribute__((vector_size(L * sizeof(T))));
-};
-template <class T> inline constexpr int lanes = 64 / sizeof(T);
-template <class T> using Chunk = typename LanesOf<T, lanes<T>>::type;
-using Words = typename LanesOf<uint32_t, 16>::type;
-using Halves = typename LanesOf<uint16_t, 16>::type;
+template <class T> using Chunk = Vec<T, lanes<T>>;
+using Words = Vec<uint32_t, 16>;
+using Halves = Vec<uint16_t, 16>;
 
 /// A chunk, or its first `n` numbers and zeros.
 template <class V, bool Full> SHARDWISE_INLINE V read(const void *from, size_t n) {

@@ -151,6 +151,26 @@ void check_lookups(const Mapped &mapped) {
     CHECK(gather_mapped(empty.task(), watch) == all_in_range);
 }
 
+/// Rows that are written in another format, of more ids than a window, lie where they belong.
+void check_conversions(const Mapped &mapped) {
+    constexpr std::size_t dim = row_bytes / 4;
+    for (const RowFormat to : {RowFormat::float16, RowFormat::float64}) {
+        Lookup lookup(mapped, random_ids(35'000));
+        Gather task = lookup.task();
+        task.format = RowFormat::float32;
+        task.dim = dim;
+        task.out_format = to;
+        std::vector<std::byte> warm(task.count * task.out_row_bytes()), cold(warm.size());
+        task.out = warm.data();
+        CHECK(gather(task) == all_in_range);
+        Watch watch;
+        (void)mapped.forget();
+        task.out = cold.data();
+        CHECK(gather_mapped(task, watch) == all_in_range);
+        CHECK(cold == warm);
+    }
+}
+
 /// Bags whose rows have to be read in first are what they are when all is in memory.
 void check_pools(const Mapped &mapped) {
     constexpr std::size_t dim = row_bytes / 4;
@@ -242,6 +262,7 @@ int main() {
     for (const int threads : {1, 4}) {
         set_num_threads(threads);
         check_lookups(mapped);
+        check_conversions(mapped);
         check_pools(mapped);
     }
     check_prefetch(mapped);

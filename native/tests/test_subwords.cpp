@@ -10,29 +10,11 @@
 #include <vector>
 
 #include "check.h"
+#include "packed.h"
 
 using namespace shardwise;
 
 namespace {
-
-/// Owns tokens in an array of its exact size, so that a sanitizer sees every step beyond it.
-struct Packed {
-    std::unique_ptr<std::uint8_t[]> bytes;
-    std::vector<std::int64_t> offsets{0};
-    std::size_t size = 0;
-
-    explicit Packed(const std::vector<std::string> &tokens) {
-        std::string all;
-        for (const std::string &token : tokens) {
-            all += token;
-            offsets.push_back(static_cast<std::int64_t>(all.size()));
-        }
-        size = all.size();
-        bytes = std::make_unique<std::uint8_t[]>(size);
-        std::copy(all.begin(), all.end(), bytes.get());
-    }
-    Tokens view() const { return {bytes.get(), size, offsets.data(), offsets.size() - 1}; }
-};
 
 constexpr std::size_t plenty = 1u << 20;
 constexpr std::uint32_t all_buckets = std::numeric_limits<std::uint32_t>::max();

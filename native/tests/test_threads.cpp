@@ -20,6 +20,7 @@
 #endif
 
 #include "check.h"
+#include "children.h"
 
 using namespace shardwise;
 
@@ -184,22 +185,6 @@ void test_bad_counts() {
 
 // ThreadSanitizer starts no threads in a child of a process that had some.
 #if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
-/// Whether the child ends well, within a minute: one that hangs is killed.
-bool ends_well(pid_t child) {
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    int status = 0;
-    while (std::chrono::steady_clock::now() < give_up) {
-        const pid_t ended = waitpid(child, &status, WNOHANG);
-        if (ended == child)
-            return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-        CHECK(ended == 0);
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    kill(child, SIGKILL);
-    waitpid(child, &status, 0);
-    return false;
-}
-
 [[noreturn]] void be_child(int depth) {
     check_cover(5000, 1);
     set_num_threads(3);

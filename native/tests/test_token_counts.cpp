@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "core/threads.h"
+#include "packed.h"
 
 using namespace shardwise;
 
@@ -71,24 +72,6 @@ TokenCounts counted(const std::string &text, std::size_t block) {
     }
     return counts;
 }
-
-struct Packed {
-    std::unique_ptr<std::uint8_t[]> bytes;
-    std::vector<std::int64_t> offsets{0};
-
-    explicit Packed(const std::vector<std::string> &tokens) {
-        std::string all;
-        for (const std::string &token : tokens) {
-            all += token;
-            offsets.push_back(static_cast<std::int64_t>(all.size()));
-        }
-        bytes = std::make_unique<std::uint8_t[]>(all.size());
-        std::copy(all.begin(), all.end(), bytes.get());
-    }
-    Tokens view() const {
-        return {bytes.get(), static_cast<std::size_t>(offsets.back()), offsets.data(), offsets.size() - 1};
-    }
-};
 
 std::string random_text(std::mt19937 &random, std::size_t size, int alphabet) {
     const std::string odd =

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,18 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shardwise import formats, store
-from shardwise._errors import FormatError, OptionError
-from shardwise._hashing import Buckets
+from shardwise._errors import OptionError
 from shardwise._layout import Layout
 from shardwise._partition import Partition, as_partition
 from shardwise._quantize import ROW_FORMATS, Losses, QuantizationLoss
+from shardwise._sources import open_source
 from shardwise._vocabulary import Vocabulary
-from shardwise.formats._source import RowReader, Source, positive
+from shardwise.formats._source import RowReader, Source
 from shardwise.formats._write import form_of, has_tokens, is_file_name, refuse_file
-from shardwise.store._manifest import NAME
 from shardwise.store._write import as_stored, stored_layout
 from shardwise.words._compare import neighbours_kept
-from shardwise.words._neighbours import as_count
+from shardwise.words._questions import as_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,32 +144,9 @@ def convert(
         country 5 6
     """
     # What is sure to fail should not fail after a long file was read.
-    if progress is not None and not callable(progress):
-        raise OptionError(f"expected progress as a function, or None, got {progress!r:.60}")
-    kind = _kind_of(path, to)
-    as_count(neighbours, "neighbours")
-    if kind == "table":
-        if not overwrite:
-            store.refuse_existing(path)
-        if not isinstance(partition, Partition):
-            as_partition("mod" if partition is None else partition, 0, _number(shards))
-    else:
-        refuse_file(path, overwrite)
-        if shards is not None or partition is not None:
-            raise OptionError(
-                f"expected no shards and no partition for a file, got {os.fspath(path)} to write; "
-                'leave them out, or make a table of it with to="table"'
-            )
-        if metadata is not None:
-            raise OptionError(
-                f"expected no metadata for a file, which has no place for it, got "
-                f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
-            )
-    packs = kind == "table" and isinstance(dtype, str) and dtype in ROW_FORMATS
-    if dtype is not None and not packs:
-        store.storable_dtype(dtype)
+    kind = _checked(path, to, overwrite, shards, partition, dtype, neighbours, metadata, progress)
     notify = progress or (lambda stage, done, total: None)
-    found = _opened(
+    found = open_source(
         source,
         format=format,
         tensor=tensor,
@@ -182,13 +157,7 @@ def convert(
         unknown=unknown,
         progress=lambda done, total: notify("read", done, total),
     )
-    layout = Layout(tuple(found.shape[1:]), store.storable_dtype(found.dtype))
-    if dtype is not None and kind == "table":
-        layout = stored_layout(dtype, found.shape[1:], found.dtype)
-    elif dtype is not None:
-        layout = replace(layout, dtype=store.storable_dtype(dtype))
-    elif kind == "table" and found._packed is not None:
-        layout = found._packed[0]
+    layout = _layout(found, dtype, kind)
     rows = _Rows(found, layout)
     keeps = kind == "table" or has_tokens(kind)
     made = replace(
@@ -235,6 +204,55 @@ def convert(
         lost_tokens=0 if keeps or found.vocabulary is None else len(found.vocabulary),
         loss=_loss(rows.loss, found, path, neighbours),
     )
+
+
+def _checked(
+    path: str | os.PathLike[str],
+    to: str | None,
+    overwrite: bool,
+    shards: int | None,
+    partition: str | Partition | None,
+    dtype: Any,
+    neighbours: int,
+    metadata: Mapping[str, Any] | None,
+    progress: object,
+) -> str:
+    """Refuse what cannot be made, whatever the source is; return what is to be made."""
+    if progress is not None and not callable(progress):
+        raise OptionError(f"expected progress as a function, or None, got {progress!r:.60}")
+    kind = _kind_of(path, to)
+    as_count(neighbours, "neighbours")
+    if kind == "table":
+        if not overwrite:
+            store.refuse_existing(path)
+        if not isinstance(partition, Partition):
+            as_partition("mod" if partition is None else partition, 0, _number(shards))
+    else:
+        refuse_file(path, overwrite)
+        if shards is not None or partition is not None:
+            raise OptionError(
+                f"expected no shards and no partition for a file, got {os.fspath(path)} to write; "
+                'leave them out, or make a table of it with to="table"'
+            )
+        if metadata is not None:
+            raise OptionError(
+                f"expected no metadata for a file, which has no place for it, got "
+                f'{os.fspath(path)} to write; leave it out, or make a table of it with to="table"'
+            )
+    packs = kind == "table" and isinstance(dtype, str) and dtype in ROW_FORMATS
+    if dtype is not None and not packs:
+        store.storable_dtype(dtype)
+    return kind
+
+
+def _layout(found: Source, dtype: Any, kind: str) -> Layout:
+    """How the rows are to lie: as the source has them, if nothing else is asked for."""
+    own = Layout(tuple(found.shape[1:]), store.storable_dtype(found.dtype))
+    if dtype is not None and kind == "table":
+        return stored_layout(dtype, found.shape[1:], found.dtype)
+    if dtype is not None:
+        return replace(own, dtype=store.storable_dtype(dtype))
+    return found._packed[0] if kind == "table" and found._packed is not None else own
 
 
 def _loss(
@@ -336,63 +354,3 @@ def _nonfinite_rows(block: NDArray[Any]) -> int:
         if np.isfinite(block.min()) and np.isfinite(block.max()):  # the fast way: no temporary
             return 0
     return int(np.count_nonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1)))
-
-
-def _opened(path: str | os.PathLike[str], **options: Any) -> Source:
-    path = os.fspath(path)
-    if not (os.path.isdir(path) and os.path.exists(os.path.join(path, NAME))):
-        return formats.open(path, **options)
-    for name in ("format", "tensor", "tokens", "partition"):
-        if options[name] is not None:
-            called = "pieces" if name == "partition" else name
-            raise OptionError(
-                f"{os.fspath(path)}: expected no {called}= for a table directory, got "
-                f"{options[name]!r}; leave it out"
-            )
-    return _table(os.fspath(path), options["dim"], options["limit"], options["unknown"])
-
-
-def _table(path: str, dim: int | None, limit: int | None, unknown: str | None) -> Source:
-    stored = store.open_table(path)
-    width, wanted = math.prod(stored.table.shape[1:]), positive("dim", dim)
-    if wanted not in (None, width):
-        raise FormatError(
-            f"{path}: expected rows of {dim} values (dim={dim}), got {width}; correct dim="
-        )
-    words = stored.vocabulary
-    if words is None and unknown is not None:
-        raise OptionError(
-            f"{path}: expected no unknown= for a table without tokens, got {unknown!r}; "
-            "leave it out"
-        )
-    rows = min(len(stored.table), positive("limit", limit) or len(stored.table))
-    if words is not None and (unknown is not None or rows < len(stored.table)):
-        if unknown is None:
-            _refuse_cut(path, words, rows, limit)
-        kept = min(rows, len(words))
-        words = words._first(kept, words.unknown if unknown is None else unknown)
-    source = formats.table_source(stored.table, words, path=path, metadata=stored.manifest.metadata)
-    return (
-        source
-        if rows == source.shape[0]
-        else replace(source, shape=(rows, *source.shape[1:]), partition=None)
-    )
-
-
-def _refuse_cut(path: str, words: Vocabulary, rows: int, limit: int | None) -> None:
-    """Refuse to leave out the rows of unknown tokens, or to give them others."""
-    advice = f"got limit={limit}; raise it, or name one of the first tokens with unknown="
-    policy = words.unknown
-    if isinstance(policy, Buckets):
-        first = policy.start(len(words))
-        if first + policy.count > rows:
-            raise OptionError(
-                f"{path}: expected limit= to keep the {policy.count} rows of unknown tokens, from "
-                f"row {first} on, {advice}"
-            )
-    elif words.unknown_id is not None and words.unknown_id >= rows:
-        what = f"{policy!r} in row " if isinstance(policy, str) else "row "
-        raise OptionError(
-            f"{path}: expected limit= to keep the token that stands for unknown ones, "
-            f"{what}{words.unknown_id}, {advice}"
-        )

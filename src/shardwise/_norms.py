@@ -31,7 +31,7 @@ def clips_in_kernel(dtype: np.dtype[Any]) -> bool:
 def is_small_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is a float of ml_dtypes, which NumPy shows as raw bytes."""
     ml_dtypes = sys.modules.get("ml_dtypes")  # a dtype of it cannot be met before it is imported
-    if ml_dtypes is None:
+    if ml_dtypes is None or dtype.isbuiltin != 2:  # its finfo knows NumPy's own floats, too
         return False
     try:
         ml_dtypes.finfo(dtype)

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shardwise import _native
+from shardwise._balance import LIMIT, as_count, balanced
 from shardwise._errors import PartitionError, require
 from shardwise._ids import as_ids, out_of_range_error
 
 Strategy: TypeAlias = Literal["mod", "div", "ranges"]
-
-_LIMIT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -49,8 +48,8 @@ class Partition:
     _core: _native.Partition = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        num_rows = _count(self.num_rows, "num_rows", least=0)
-        num_shards = _count(self.num_shards, "num_shards", least=1)
+        num_rows = as_count(self.num_rows, "num_rows", least=0)
+        num_shards = as_count(self.num_shards, "num_shards", least=1)
         object.__setattr__(self, "num_rows", num_rows)
         object.__setattr__(self, "num_shards", num_shards)
         if not isinstance(self.strategy, str):
@@ -151,32 +150,9 @@ class Partition:
             >>> Partition.balanced([9, 6, 3, 1, 1, 1, 1, 1, 1, 1], 3)
             Partition.ranges([0, 1, 3, 10])
         """
-        shards = _count(num_shards, "num_shards", least=1)
-        try:
-            loads = np.asarray(counts)
-        except ValueError:  # lists of several lengths, or more dimensions than there can be
-            loads = np.empty((), object)
-        if loads.ndim != 1 or loads.dtype.kind not in "iuf":
-            raise PartitionError(
-                f"expected counts as numbers of shape (rows,), got {loads.dtype} of shape "
-                f"{loads.shape}"
-            )
-        loads = loads.astype(np.float64)
-        if not (np.isfinite(loads) & (loads >= 0)).all():
-            raise PartitionError(
-                "expected counts from 0 up, got one that is negative or not finite"
-            )
-        rows = loads.size
-        even = -(-rows // shards)
-        most = max(1, 2 * even) if max_rows is None else _count(max_rows, "max_rows", least=1)
-        if most * shards < rows:
-            raise PartitionError(
-                f"expected max_rows of at least {even}, for {rows} rows in {shards} shards, got "
-                f"{most}"
-            )
-        if not loads.any():
-            loads = np.ones(rows)
-        return cls.ranges(_balanced(np.concatenate([[0.0], np.cumsum(loads)]), shards, most))
+        shards = as_count(num_shards, "num_shards", least=1)
+        most = None if max_rows is None else as_count(max_rows, "max_rows", least=1)
+        return cls.ranges(balanced(counts, shards, most))
 
     @property
     def shard_sizes(self) -> tuple[int, ...]:
@@ -344,56 +320,10 @@ def check_shard_sizes(partition: Partition, sizes: Sequence[int]) -> None:
     )
 
 
-def _balanced(sums: NDArray[np.float64], shards: int, most: int) -> list[int]:
-    """Return boundaries with the least largest load; `sums` are cumulative, from 0."""
-    rows = sums.size - 1
-
-    def reach(begin: int, load: float) -> int:
-        """The farthest end of a shard that begins there."""
-        end = int(np.searchsorted(sums, sums[begin] + load, side="right")) - 1
-        return min(end, begin + most, rows)
-
-    def fits(load: float) -> bool:
-        at = 0
-        for _ in range(shards):
-            at = reach(at, load)
-        return at == rows
-
-    low, high = 0.0, float(sums[-1]) * (1 + 1e-9)
-    for _ in range(64):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    # Within that bound, boundaries are where equal loads would have them, as far as they can be.
-    least = [rows]
-    for _ in range(shards):
-        end = least[-1]
-        begin = int(np.searchsorted(sums, sums[end] - high, side="left"))
-        least.append(max(begin, end - most, 0))
-    least.reverse()
-    found = [0]
-    for k in range(1, shards):
-        ideal = int(np.searchsorted(sums, sums[-1] * k / shards))
-        last = reach(found[-1], high)
-        found.append(min(max(ideal, least[k], found[-1]), last))
-    return [*found, rows]
-
-
 def _shown(numbers: Sequence[int]) -> str:
     if len(numbers) <= 12:
         return f"[{', '.join(map(str, numbers))}]"
     return f"[{', '.join(map(str, numbers[:5]))}, ..., {numbers[-1]}] ({len(numbers)} in all)"
-
-
-def _count(number: object, name: str, least: int) -> int:
-    try:
-        value = operator.index(number)  # type: ignore[arg-type]
-    except TypeError:
-        value = -1
-    if isinstance(number, (bool, np.bool_)) or not least <= value <= _LIMIT:
-        raise PartitionError(
-            f"expected {name} as a whole number from {least} to 2**63 - 1, got {number!r}"
-        )
-    return value
 
 
 def _boundaries(boundaries: object) -> tuple[int, ...]:
@@ -401,7 +331,7 @@ def _boundaries(boundaries: object) -> tuple[int, ...]:
         numbers = tuple(operator.index(b) for b in boundaries)  # type: ignore[attr-defined]
     except TypeError:
         numbers = ()
-    if len(numbers) < 2 or numbers[0] != 0 or numbers[-1] > _LIMIT:
+    if len(numbers) < 2 or numbers[0] != 0 or numbers[-1] > LIMIT:
         raise PartitionError(
             "expected boundaries as at least two whole numbers that begin with 0 and end with "
             f"the number of rows, got {boundaries!r}"

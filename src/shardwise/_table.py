@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from shardwise import _native
-from shardwise._arrays import as_row_shape, as_rows, as_values, is_usable, private_copy
+from shardwise._arrays import as_row_shape, is_usable, private_copy
 from shardwise._bags import Bags, as_bags
 from shardwise._changes import Changes
-from shardwise._errors import IdTypeError, TableError
-from shardwise._ids import OutOfRange, as_ids, as_policy, out_of_range_error
-from shardwise._layout import Layout, layout_of_bytes, name_of, other_dtype, packed_layout
-from shardwise._norms import NO_LIMIT, as_limit, clip_rows, clips_in_kernel
-from shardwise._output import check_out, given
-from shardwise._partition import Partition, as_partition, check_shard_sizes
+from shardwise._errors import TableError
+from shardwise._ids import OutOfRange, as_ids
+from shardwise._layout import Layout, packed_layout
+from shardwise._partition import Partition
 from shardwise._pool import Combiner, pool
-from shardwise._update import How, Nonfinite, Training, check_update, make_state, with_rate
+from shardwise._reading import look_up, outside, pool_bags, prefetch, refuse_slices
+from shardwise._shards import as_shards, cut_array, describe, packed_shards, partition_of
+from shardwise._update import How, Nonfinite, Training, with_rate
+from shardwise._writing import (
+    check_goes_on,
+    refuse_read_only,
+    reset_optimizer,
+    trained_by,
+    update,
+    write,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,14 +141,9 @@ class Table:
             >>> table.shape, table.dtype, table.mode, [shard.shape for shard in table.shards]
             ((3, 2), dtype('float64'), 'memory', [(2, 2), (1, 2)])
         """
-        whole = as_rows(array, "array")
-        if isinstance(partition, Partition) and shards == 1:
-            shards = partition.num_shards
-        cut = as_partition(partition, len(whole), shards)
-        layout = layout_of_bytes(whole, row_format, dim)
-        pieces = [_piece(whole, cut, k) for k in range(cut.num_shards)]
-        if copy:
-            pieces = [private_copy(piece) for piece in pieces]
+        pieces, cut, layout = cut_array(
+            array, shards, partition, copy=copy, row_format=row_format, dim=dim
+        )
         return cls._make(pieces, cut, layout=layout)
 
     @classmethod
@@ -173,20 +176,7 @@ class Table:
             >>> Table.from_shards([even, odd], "mod").lookup([0, 1, 2, 3]).ravel()
             array([0., 1., 2., 3.])
         """
-        arrays = [as_rows(shard, f"shards[{k}]") for k, shard in enumerate(shards)]
-        if not arrays:
-            raise TableError("expected at least one shard, got none")
-        for k, array in enumerate(arrays):
-            if array.dtype != arrays[0].dtype or array.shape[1:] != arrays[0].shape[1:]:
-                raise TableError(
-                    "expected shards that differ in their first axis alone, got "
-                    f"{arrays[0].dtype} rows of shape {arrays[0].shape[1:]} in shards[0] and "
-                    f"{array.dtype} rows of shape {array.shape[1:]} in shards[{k}]"
-                )
-        sizes = [len(array) for array in arrays]
-        cut = as_partition(partition, sum(sizes), len(sizes))
-        check_shard_sizes(cut, sizes)
-        layout = layout_of_bytes(arrays[0], row_format, dim)
+        arrays, cut, layout = as_shards(shards, partition, row_format=row_format, dim=dim)
         return cls._make(arrays, cut, layout=layout)
 
     @classmethod
@@ -307,9 +297,7 @@ class Table:
         """
         from shardwise.store import create_table, open_table  # upwards, as above
 
-        if isinstance(partition, Partition) and shards == 1:
-            shards = partition.num_shards
-        cut = as_partition(partition, rows, shards)
+        cut = partition_of(partition, rows, shards)
         create_table(
             path,
             (cut.num_rows, *as_row_shape(dim)),
@@ -464,13 +452,7 @@ class Table:
             array([0. , 0.5, 1. ], dtype=float32)
         """  # noqa: E501 - the example's output
         layout = packed_layout(row_format, self._shape[1:])
-        shards = []
-        for k, shard in enumerate(self._shards):
-            try:
-                shards.append(layout.pack(self._layout.unpack(shard)))
-            except TableError as error:
-                raise TableError(f"of shard {k}: {error}") from None
-        return Table._make(shards, self._partition, layout=layout)
+        return Table._make(packed_shards(self, layout), self._partition, layout=layout)
 
     @property
     def partition(self) -> Partition:
@@ -596,29 +578,11 @@ class Table:
                     assert rows is not None
                 return rows
             except _native.OutOfRangeId as error:
-                raise self._out_of_range(ids, error) from None
+                raise outside(self, ids, error) from None
             except TypeError:
                 if ids is not None:  # the native function takes no None: as_ids says so below
                     raise
-        ids = as_ids(ids)
-        policy, default_row = as_policy(out_of_range, len(self))
-        limit = as_limit(max_norm)
-        clip_later = limit < NO_LIMIT and not clips_in_kernel(self._dtype)
-        wanted = other_dtype(dtype, self._layout)
-        if out is not None:
-            self._check_out(out, ids.shape, ids, wanted)
-        if wanted is not None and limit < NO_LIMIT:  # clipped first, then rounded
-            rows = self.lookup(ids, out_of_range=out_of_range, max_norm=max_norm)
-            return given(out, rows if out is not None else _cast(rows, wanted))
-        direct = out if out is not None and out.flags.carray else None
-        name = "" if wanted is None else name_of(wanted)
-        try:
-            rows = self._rows.lookup_into(ids, direct, policy, default_row, limit, wanted, name)
-        except _native.OutOfRangeId as error:
-            raise self._out_of_range(ids, error) from None
-        if clip_later and rows.size:
-            clip_rows(rows.reshape(ids.size, -1), limit)
-        return rows if rows is direct else given(out, rows)
+        return look_up(self, ids, out, out_of_range, max_norm, dtype)
 
     def pool(
         self,
@@ -688,30 +652,24 @@ class Table:
         https://www.tensorflow.org/api_docs/python/tf/nn/embedding_lookup_sparse.
         """
         bags = as_bags(ids, offsets, weights, include_last_offset=include_last_offset)
-        wanted = other_dtype(dtype, self._layout)
-        if out is not None:
-            self._check_out(out, bags.lead, bags.values, wanted)
-        found = self._pool(
+        return pool_bags(
+            self,
             bags,
+            out,
+            dtype,
             combiner=combiner,
             max_norm=max_norm,
             out_of_range=out_of_range,
             padding_id=padding_id,
             default_id=default_id,
-            dtype=wanted,
         )
-        return given(out, found)
 
     def _pool(self, bags: Bags, **options: Any) -> NDArray[Any]:
         return pool(self._rows, len(self), self._layout, bags, **options)
 
     def __getitem__(self, ids: Any) -> NDArray[Any]:
         """Return `lookup(ids)`."""
-        if isinstance(ids, (slice, tuple)) or ids is None or ids is Ellipsis:
-            raise IdTypeError(
-                f"expected ids as integers, got {ids!r}; for a run of rows pass "
-                "numpy.arange(start, stop), and index the result for columns"
-            )
+        refuse_slices(ids)
         return self.lookup(ids)
 
     def __iter__(self) -> None:
@@ -749,36 +707,10 @@ class Table:
                    [0., 0.],
                    [3., 3.]])
         """
-        ids = as_ids(ids)
-        if ids.dtype == np.uint64 and (ids >= 1 << 63).any():
-            position = int((ids >= 1 << 63).argmax())
-            raise out_of_range_error(ids.shape, position, int(ids.flat[position]), len(self))
-        self._refuse_read_only()
-        values = as_values(rows, ids.shape + self._shape[1:], self._dtype)
-        if self._layout.packed:
-            values = self._layout.pack(values.reshape(ids.size, *self._shape[1:]))
-        if any(np.may_share_memory(values, array) for array in self._shards):
-            values = values.copy()
-        # A copy: ids that another thread changes after they were checked would lead anywhere.
-        flat = ids.reshape(-1).astype(np.int64)
-        if self._changes is not None:
-            self._changes.mark(flat)
-        try:
-            if self._files is None:
-                self._rows.write(flat, values)
-            else:
-                self._files.write(self._rows, flat, values)
-        except _native.OutOfRangeId as error:
-            raise self._out_of_range(ids, error) from None
+        write(self, ids, rows)
 
     def _refuse_read_only(self) -> None:
-        if self._files is None and not all(a.flags.writeable for a in self._shards):
-            advice = "make it of arrays that can be written"
-            if self._mode == "r":
-                advice = 'open it with Table.open(path, "r+"), or "c" for a private copy'
-            raise TableError(
-                f"expected a table that can be written to, got a read-only one; {advice}"
-            )
+        refuse_read_only(self)
 
     def update(
         self,
@@ -846,7 +778,7 @@ class Table:
             nonfinite=nonfinite,
             rounding_seed=rounding_seed,
         )
-        self._update(as_ids(ids), None, gradients, with_rate(optimizer, learning_rate), how)
+        update(self, as_ids(ids), None, gradients, with_rate(optimizer, learning_rate), how)
 
     def update_pool(
         self,
@@ -909,7 +841,7 @@ class Table:
             nonfinite=nonfinite,
             rounding_seed=rounding_seed,
         )
-        self._update(bags.values, bags, gradients, with_rate(optimizer, learning_rate), how)
+        update(self, bags.values, bags, gradients, with_rate(optimizer, learning_rate), how)
 
     def _update(
         self,
@@ -919,55 +851,14 @@ class Table:
         optimizer: Optimizer,
         how: How,
     ) -> None:
-        self._refuse_read_only()
-        if self._layout.packed:
-            raise TableError(
-                f"expected rows of floats to train, got rows packed as {self.row_format}; train a "
-                "table of floats, and quantize it then"
-            )
-        checked = check_update(ids, bags, gradients, how, self._shape, self._shards)
-        slots = optimizer.slots()
-        known = self._training
-        if known is None or known.family != optimizer.family or not known.has(slots):
-            checked.refuse(self._partition, self._shards)  # before state is made, or forgotten
-        training = self._trained_by(optimizer)
-        updater = training.updater(self._partition, self._shards, slots, self._mode is not None)
-        changed = None if self._changes is None else self._changes.bits
-        checked.run(updater, optimizer._rule(training.step + 1), changed)
-        _native.count_one(training.counter)
+        update(self, ids, bags, gradients, optimizer, how)
 
     def _check_optimizer(self, optimizer: Optimizer) -> None:
-        """Refuse an optimizer that cannot go on with the state that there is."""
-        training = self._training
-        other = training is not None and training.family != optimizer.family
-        if training is not None and other and training.step and training.state:
-            raise TableError(
-                f"expected an optimizer that goes on with the state of {training.family!r} after "
-                f"{training.step} updates, got {type(optimizer).__name__}; call reset_optimizer() "
-                "to forget that state first"
-            )
-        kept = {slot.name for slot in optimizer.slots()}
-        is_adam = training is not None and not other and optimizer.family == "adam"
-        if training is not None and is_adam and "adam.step" in training.state.keys() - kept:
-            raise TableError(
-                "expected an optimizer with corrected=True, for the state says when each row took "
-                f"part last, and has to go on saying it, got {type(optimizer).__name__} without; "
-                "call reset_optimizer() to forget the state first"
-            )
+        check_goes_on(self, optimizer)
 
     def _trained_by(self, optimizer: Optimizer) -> Training:
         """Return the state for this optimizer, made where it is not there."""
-        self._check_optimizer(optimizer)
-        training = self._training
-        other = training is not None and training.family != optimizer.family
-        if training is None or other:
-            training = self._training = Training(optimizer.family)
-        if self._files is not None:
-            training = self._training = self._files.train(training, optimizer.slots(), self)
-        for slot in optimizer.slots():
-            if slot.name not in training.state:
-                training.state[slot.name] = make_state(slot, self._shards, training.step)
-        return training
+        return trained_by(self, optimizer)
 
     @property
     def optimizer_state(self) -> dict[str, tuple[NDArray[Any], ...]]:
@@ -1016,11 +907,7 @@ class Table:
             >>> table.optimizer_step, table.optimizer_state
             (0, {})
         """
-        if self._training is not None and self._files is not None:
-            self._files.forget_state()
-        self._training = None
-        if self._changes is not None:
-            self._changes.whole = True
+        reset_optimizer(self)
 
     def prefetch(self, ids: Any) -> None:
         """Begin to read the rows of a coming lookup or update from the disk, and return at once.
@@ -1044,11 +931,7 @@ class Table:
             ...         table.lookup([3, 999]).shape
             (2, 2)
         """
-        ids = as_ids(ids)
-        if self._mode is not None:
-            self._rows.prefetch(ids)
-            if self._training is not None and self._mode == "r+":
-                self._training.prefetch(self._partition, ids)
+        prefetch(self, ids)
 
     def flush(self) -> None:
         """Wait until everything that was written with mode "r+" is on the disk.
@@ -1107,41 +990,7 @@ class Table:
             >>> about["bytes"], [shard["rows"] for shard in about["shards"]], about["mode"]
             (24, [2, 1], 'memory')
         """
-        row_bytes = self._layout.row_bytes
-        shards = []
-        for array in self._shards:
-            low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
-            shards.append(
-                {
-                    "rows": len(array),
-                    "bytes": len(array) * row_bytes,
-                    "mapped": self._mode is not None,
-                    "huge_page_bytes": _native.huge_page_bytes(low, high - low),
-                }
-            )
-        return {
-            "mode": self.mode,
-            "shape": list(self._shape),
-            "dtype": str(self._dtype),
-            "row_format": self.row_format,
-            "row_bytes": row_bytes,
-            "bytes": len(self) * row_bytes,
-            "partition": self._partition.to_json(),
-            "shards": shards,
-            "optimizer": self._training and self._training.describe(),
-            "threads": _native.num_threads(),
-            "isa": _native.isa(),
-        }
-
-    def _out_of_range(self, ids: NDArray[Any], error: Exception) -> Exception:
-        position, value, _ = map(int, str(error).split())
-        return out_of_range_error(ids.shape, position, value, len(self))
-
-    def _check_out(
-        self, out: object, lead: tuple[int, ...], ids: NDArray[Any], wanted: np.dtype[Any] | None
-    ) -> None:
-        dtype = self._dtype if wanted is None else wanted
-        check_out(out, lead + self._shape[1:], dtype, (ids, *self._shards))
+        return describe(self)
 
 
 def _remade(
@@ -1150,17 +999,3 @@ def _remade(
     table = Table._make(shards, partition, layout=layout)
     table._training = training
     return table
-
-
-def _cast(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        return rows.astype(dtype)
-
-
-def _piece(whole: NDArray[Any], partition: Partition, shard: int) -> NDArray[Any]:
-    """One shard, as a view."""
-    if partition.strategy == "mod":
-        return whole[shard :: partition.num_shards]
-    size = partition._core.shard_size(shard)
-    first = int(partition.ids_of(shard, 0)) if size else 0
-    return whole[first : first + size]

@@ -6,11 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from shardwise import formats, store
-from shardwise._errors import OptionError, TableError
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
-from shardwise.words import _combine, _compare, _evaluate, _index, _neighbours, _rows, _sentences
+from shardwise.words import (
+    _combine,
+    _compare,
+    _evaluate,
+    _files,
+    _index,
+    _neighbours,
+    _rows,
+    _sentences,
+)
 from shardwise.words._index import Index
 from shardwise.words._sentences import Padded, Ragged
 from shardwise.words._subwords import Subwords
@@ -43,23 +50,7 @@ class Vectors:
     __slots__ = ("_origin", "_subwords", "_table", "_vocabulary")
 
     def __init__(self, table: Table, vocabulary: Vocabulary) -> None:
-        for name, given, wanted in (
-            ("table", table, Table),
-            ("vocabulary", vocabulary, Vocabulary),
-        ):
-            if not isinstance(given, wanted):
-                raise TableError(
-                    f"expected {name} as a {wanted.__name__}, got {type(given).__name__}; make one "
-                    "with Table.from_array(rows), Vocabulary(tokens)"
-                )
-        if len(table) < vocabulary.num_ids:
-            raise TableError(
-                f"expected a row for each token and for unknown ones, {vocabulary.num_ids} for "
-                f"{vocabulary!r:.200}, got {len(table)}"
-                if len(table) >= len(vocabulary)
-                else f"expected a row for each token, got {len(vocabulary)} tokens and "
-                f"{len(table)} rows"
-            )
+        _files.check_parts(table, vocabulary)
         self._table = table
         self._vocabulary = vocabulary
         self._subwords: Subwords | None = None
@@ -101,15 +92,10 @@ class Vectors:
             >>> vectors["north"], vectors.table.mode, list(vectors.vocabulary)
             (array([0., 1.]), 'r', ['east', 'north'])
         """
-        stored = store.open_table(path)
-        if stored.vocabulary is None:
-            raise TableError(
-                f"expected a table with a vocabulary at {os.fspath(path)}, got one without; "
-                "open it with Table.open"
-            )
-        vectors = cls(stored.table, stored.vocabulary)
-        vectors._origin = os.path.realpath(path), stored.manifest
-        return vectors._with_subwords(stored.manifest.metadata, os.fspath(path))
+        table, vocabulary, manifest = _files.stored_at(path)
+        vectors = cls(table, vocabulary)
+        vectors._origin = os.path.realpath(path), manifest
+        return vectors._with_subwords(manifest.metadata, os.fspath(path))
 
     @classmethod
     def from_file(
@@ -154,8 +140,10 @@ class Vectors:
             >>> vectors["north"], vectors.table.partition.num_shards
             (array([0., 1.], dtype=float32), 2)
         """
-        source = formats.open(
+        table, vocabulary, metadata = _files.read_file(
             path,
+            shards,
+            partition,
             format=format,
             tensor=tensor,
             tokens=tokens,
@@ -163,16 +151,7 @@ class Vectors:
             limit=limit,
             unknown=unknown,
         )
-        if source.vocabulary is None:
-            raise TableError(
-                f"expected a file with tokens at {os.fspath(path)}, got rows alone "
-                f"({source.format}); make a table of it with shardwise.convert, and open it with "
-                "Table.open"
-            )
-        vectors = cls(
-            Table.from_array(source.read(), shards, partition, copy=True), source.vocabulary
-        )
-        return vectors._with_subwords(source.metadata, os.fspath(path))
+        return cls(table, vocabulary)._with_subwords(metadata, os.fspath(path))
 
     def save(
         self,
@@ -207,17 +186,7 @@ class Vectors:
             ...     Vectors.open(folder)["north"]
             array([0., 1.], dtype=float16)
         """
-        if self._subwords is not None:
-            metadata = {"fasttext": self._subwords.fasttext, **(metadata or {})}
-        store.write_table(
-            path,
-            self._table,
-            vocabulary=self._vocabulary,
-            dtype=dtype,
-            overwrite=overwrite,
-            metadata=metadata,
-            progress=progress,
-        )
+        _files.save(self, path, dtype, overwrite, metadata, progress)
 
     @property
     def table(self) -> Table:
@@ -314,24 +283,10 @@ class Vectors:
             >>> batch.rows.shape, batch.lengths
             ((2, 2, 2), array([2, 1]))
         """
-        if sentences is None:
-            if max_length is not None:
-                raise OptionError("expected max_length with sentences= only, got it without")
-            if unknown is None:
-                ids = _rows.encode(self._vocabulary, tokens)
-                return self._table.lookup(ids, out=out, max_norm=max_norm)
-            return _rows.lookup(self, tokens, unknown, out, max_norm)
-        if out is not None:
-            raise OptionError("expected out without sentences= only, got both")
-        known = isinstance(sentences, str)
-        if known and sentences == "padded":
-            return _sentences.lookup_padded(self, tokens, unknown, max_length, max_norm)
-        if known and sentences == "ragged":
-            return _sentences.lookup_ragged(self, tokens, unknown, max_length, max_norm)
-        raise OptionError(
-            f"expected sentences to be 'padded', 'ragged' or None, got {sentences!r:.40}; the "
-            'sentences themselves come first: lookup(list_of_sentences, sentences="padded")'
-        )
+        if sentences is None and unknown is None and max_length is None:
+            ids = _rows.encode(self._vocabulary, tokens)
+            return self._table.lookup(ids, out=out, max_norm=max_norm)
+        return _sentences.lookup(self, tokens, unknown, sentences, max_length, out, max_norm)
 
     def sentence(
         self,

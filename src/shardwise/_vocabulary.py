@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
@@ -12,36 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._counting import Choice, Ties, count_text, count_tokens, folded
-from shardwise._errors import (
-    OptionError,
-    TokenTypeError,
-    UnknownTokenError,
-    VocabularyError,
-)
+from shardwise._choice import Choice, Ties, folded
+from shardwise._counting import count_text, count_tokens
+from shardwise._encoding import decode, encode, find_ids, num_ids, set_unknown, strings_of
+from shardwise._errors import VocabularyError
 from shardwise._folding import Folding, NormalForm
 from shardwise._hashing import Buckets
-from shardwise._ids import as_ids, out_of_range_error
-from shardwise._safetensors import advise
-from shardwise._tokens import (
-    Bytes,
-    Ids,
-    Slots,
-    Token,
-    arrow_tokens,
-    as_arrow,
-    build_slots,
-    flatten,
-    map_arrow,
-    pack_tokens,
-    packed_tokens,
-    token_bytes,
+from shardwise._token_arrays import (
+    aliases_of,
+    are_equal,
+    first_arrays,
+    own_arrays,
+    set_from_arrays,
+    set_from_tokens,
 )
+from shardwise._tokens import Bytes, Ids, Slots, Token, build_slots, token_bytes
 
-_INT64 = np.dtype(np.int64)
-_SHOWN = 10  # tokens that an error names
-_FEW = 2048  # tokens, in all, for which a file is read in pieces: its map is not touched
-_MANY = 4096  # tokens, at once, for which a file is read as a whole
 _BLOCK = 4096  # tokens that an iteration decodes at once
 
 
@@ -100,8 +84,18 @@ class Vocabulary:
     )
 
     _alias_ids: Ids | None
+    _asked: int  # how many tokens a file was asked for
+    _buckets: Buckets | None
     _counts: Ids | None
-    _file: _native.MappedFile | None
+    _data: Bytes
+    _file: _native.MappedFile | None  # what reads it in pieces
+    _folding: Folding
+    _is_cold: bool  # of a file whose pages are read one by one
+    _offsets: Ids  # also of aliases
+    _size: int  # of tokens that are no aliases
+    _slots: Slots
+    _unknown_id: int | None
+    _unknown_is_token: bool
 
     def __init__(
         self,
@@ -113,23 +107,8 @@ class Vocabulary:
         casefold: bool = False,
         normal_form: NormalForm | None = None,
     ) -> None:
-        if isinstance(tokens, (str, bytes)):
-            raise TokenTypeError(
-                f"expected an iterable of tokens, got one token, {tokens!r}; write [{tokens!r}]"
-            )
-        if not isinstance(aliases, (Mapping, type(None))):
-            raise OptionError(
-                f"expected aliases as a mapping of tokens to tokens, got {aliases!r:.60}"
-            )
-        own = list(tokens)
-        asked = [*own, *(aliases or ())]
-        folding = Folding(casefold, normal_form)
-        self._set(*folding.pack(asked), None, len(own), folding, lambda: asked)
-        if aliases:
-            self._alias_ids = _frozen("aliases", self._targets(aliases), np.int64)
-        if counts is not None:
-            self._counts = _as_counts(counts, len(own))
-        self._set_unknown(unknown)
+        set_from_tokens(self, tokens, aliases, counts, Folding(casefold, normal_form))
+        set_unknown(self, unknown)
 
     @classmethod
     def from_arrays(
@@ -314,156 +293,9 @@ class Vocabulary:
     ) -> Vocabulary:
         """`from_arrays`, where the last tokens may be aliases of `alias_ids`."""
         vocabulary = cls.__new__(cls)
-        if alias_ids is not None:
-            alias_ids = _frozen("alias_ids", alias_ids, np.int64)
-        vocabulary._set_arrays(data, offsets, slots, alias_ids, folding or Folding())
-        if counts is not None:
-            counts = _frozen("counts", counts, np.int64)
-            if len(counts) != len(vocabulary):
-                raise VocabularyError(
-                    f"these arrays are no vocabulary: expected a count for each of "
-                    f"{len(vocabulary)} tokens, got {len(counts)}"
-                )
-            vocabulary._counts = counts
-        vocabulary._set_unknown(unknown)
+        set_from_arrays(vocabulary, data, offsets, slots, alias_ids, counts, folding or Folding())
+        set_unknown(vocabulary, unknown)
         return vocabulary
-
-    def _set_arrays(
-        self,
-        data: Bytes,
-        offsets: Ids,
-        slots: Slots | None,
-        alias_ids: Ids | None,
-        folding: Folding,
-    ) -> None:
-        data, offsets = _frozen("data", data, np.uint8), _frozen("offsets", offsets, np.int64)
-        if alias_ids is not None and not alias_ids.size:
-            alias_ids = None
-        aliases = 0 if alias_ids is None else alias_ids.size
-        size = offsets.size - 1 - aliases
-        if aliases and size < 0:
-            raise VocabularyError(
-                f"these arrays are no vocabulary: expected at most {max(0, offsets.size - 1)} "
-                f"alias_ids, one for each of the last tokens, got {aliases}"
-            )
-        if slots is None and folding:
-            try:
-                asked = packed_tokens(data, offsets)
-            except IndexError as error:
-                raise VocabularyError(f"these arrays are no vocabulary: {error}") from None
-            self._set(*folding.pack(asked), None, size, folding, lambda: asked)
-        else:
-            self._set(data, offsets, slots, size, folding, lambda: packed_tokens(data, offsets))
-        self._alias_ids = alias_ids
-
-    def _set(
-        self,
-        data: Bytes,
-        offsets: Ids,
-        slots: Slots | None,
-        size: int,
-        folding: Folding,
-        asked: Callable[[], Sequence[Token]],
-    ) -> None:
-        """Take folded tokens, `size` own ones and then aliases; `asked` is what they were."""
-        self._data = _frozen("data", data, np.uint8)
-        self._offsets = _frozen("offsets", offsets, np.int64)
-        self._size = size
-        self._folding = folding
-        self._alias_ids = None
-        self._counts = None
-        self._is_cold = False  # of a file whose pages are read one by one
-        self._file = None  # what reads it in pieces
-        self._asked = 0  # tokens that it was asked for
-        try:
-            if slots is None:
-                slots, first_of, repetitions = build_slots(self._data, self._offsets)
-                if repetitions:
-                    raise self._duplicate(first_of, repetitions, asked())
-            self._slots = _frozen("slots", slots, np.uint64)
-            _native.validate_token_map(self._data, self._offsets, self._slots)
-        except ValueError as error:
-            if isinstance(error, VocabularyError):
-                raise
-            raise VocabularyError(f"these arrays are no vocabulary: {error}") from None
-
-    def _duplicate(
-        self, first_of: Ids, repetitions: int, asked: Sequence[Token]
-    ) -> VocabularyError:
-        again = int(np.argmax(first_of != np.arange(len(first_of))))
-        first = int(first_of[again])
-        one, other = (token_bytes(asked[i], i) for i in (first, again))
-        names = f"{_shown(one)!r}"
-        if one != other:
-            names += f" and {_shown(other)!r}, which are one by casefold= or normal_form=,"
-        where = f"at positions {first} and {again}"
-        if again >= self._size:
-            where = f"at position {first} and as an alias" if first < self._size else "as aliases"
-        return VocabularyError(
-            f"expected distinct tokens, got {names} {where} ({repetitions} repetitions in all); "
-            "remove the repetitions"
-        )
-
-    def _targets(self, aliases: Mapping[Any, Any]) -> Ids:
-        """Return the ids that aliases stand for, whose own tokens are in the map already."""
-        ids = np.empty(len(aliases), np.int64)
-        tokens: list[Token] = []
-        places = []
-        for i, (alias, target) in enumerate(aliases.items()):
-            if isinstance(target, (str, bytes)):
-                tokens.append(target)
-                places.append(i)
-            elif isinstance(target, (int, np.integer)) and not isinstance(target, bool):
-                if not 0 <= target < self._size:
-                    raise OptionError(
-                        f"expected an alias of a token or of an id from 0 to {self._size - 1}, "
-                        f"got {alias!r:.60} of {target}"
-                    )
-                ids[i] = target
-            else:
-                raise OptionError(
-                    f"expected an alias of a token or of an id, got {alias!r:.60} of {target!r:.60}"
-                )
-        found = self._find(tokens)
-        wrong = np.flatnonzero((found < 0) | (found >= self._size))
-        if wrong.size:
-            alias = list(aliases)[places[wrong[0]]]
-            raise OptionError(
-                f"expected an alias of one of the {self._size} tokens, got {alias!r:.60} of "
-                f"{tokens[wrong[0]]!r:.60}; name the token itself, and no other alias"
-            )
-        ids[places] = found
-        return ids
-
-    def _set_unknown(self, unknown: str | int | Buckets | None) -> None:
-        self._unknown_id: int | None = None
-        self._unknown_is_token = False
-        self._buckets: Buckets | None = None
-        if unknown is None:
-            return
-        if isinstance(unknown, Buckets):
-            unknown.start(self._size)
-            self._buckets = unknown
-        elif isinstance(unknown, (str, bytes)):
-            found = int(self._find([unknown])[0])
-            if found < 0:
-                raise OptionError(
-                    f"expected unknown= to be one of the {len(self)} tokens, got {unknown!r}; "
-                    "add it to the tokens, or leave unknown= out"
-                )
-            self._unknown_id = found
-            self._unknown_is_token = True
-        else:
-            try:
-                number = operator.index(unknown)
-            except TypeError:
-                number = 1 << 63
-            if isinstance(unknown, (bool, np.bool_)) or not -(1 << 63) <= number < 1 << 63:
-                raise OptionError(
-                    f"expected unknown= as a token, an id of 64 bits, or Buckets, got "
-                    f"{unknown!r:.60}"
-                )
-            self._unknown_id = number
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Vocabulary:
@@ -558,11 +390,7 @@ class Vocabulary:
             >>> Vocabulary(["king", "queen"], aliases={"monarch": "king"}).aliases
             {'monarch': 0}
         """
-        if self._alias_ids is None:
-            return {}
-        entries = np.arange(self._size, self._offsets.size - 1)
-        ids = self._alias_targets(entries - self._size)
-        return dict(zip(self._strings(entries), ids.tolist(), strict=True))
+        return aliases_of(self)
 
     @property
     def casefold(self) -> bool:
@@ -602,12 +430,7 @@ class Vocabulary:
             >>> len(words), words.num_ids
             (2, 5)
         """
-        most = self._size
-        if self._unknown_id is not None:
-            most = max(most, self._unknown_id + 1)
-        if self._buckets is not None:
-            most = max(most, self._buckets.start(self._size) + self._buckets.count)
-        return most
+        return num_ids(self)
 
     @overload
     def encode(self, tokens: Token | int) -> int: ...
@@ -638,120 +461,7 @@ class Vocabulary:
             array([[0, 1],
                    [1, 1]])
         """
-        if isinstance(tokens, (str, bytes)):
-            return int(self._known([tokens])[0])
-        numbers = self._buckets is not None
-        array = as_arrow(tokens, numbers=numbers)
-        if array is not None:
-            return self._known_arrow(array)
-        flat, shape = flatten(tokens, numbers=numbers)
-        ids = self._known(flat)
-        if ids.size != math.prod(shape):
-            raise _changed()
-        return int(ids[0]) if isinstance(tokens, (int, np.integer)) else ids.reshape(shape)
-
-    def _known(self, tokens: Sequence[Token]) -> Ids:
-        def tokens_at(missing: Ids) -> list[Token]:
-            try:
-                return [tokens[i] for i in missing.tolist()]
-            except IndexError:  # another thread took them out of the list
-                raise _changed() from None
-
-        ids = self._find(tokens, self._id_for_missing())
-        self._replace_unknown(ids, tokens_at)
-        return ids
-
-    def _known_arrow(self, array: Any) -> Ids:
-        def fill(data: Bytes, offsets: NDArray[Any], ids: Ids) -> None:
-            if self._folding:
-                data, offsets = self._folding.pack(packed_tokens(data, offsets))
-            self._find_packed(data, offsets, ids, missing)
-
-        missing = self._id_for_missing()
-        try:
-            ids = map_arrow(array, fill)
-        except ValueError as error:
-            if isinstance(error, VocabularyError):
-                raise
-            raise _damaged(error) from None
-        self._replace_unknown(ids, lambda missing: arrow_tokens(array, missing))
-        return ids
-
-    def _id_for_missing(self) -> int:
-        """What native code is to write for tokens that it does not find, -1 for later work."""
-        if self._unknown_id is None or self._alias_ids is not None:
-            return -1
-        return self._unknown_id
-
-    def _replace_unknown(self, ids: Ids, tokens_at: Callable[[Ids], list[Token]]) -> None:
-        """Give tokens that were not found the ids that the policy has for them."""
-        if self._id_for_missing() != -1 or not ids.size or ids.min() >= 0:
-            return
-        missing = np.flatnonzero(ids < 0)
-        if self._buckets is not None:
-            packed = self._folding.pack(tokens_at(missing))
-            ids[missing] = self._buckets.ids(*packed, self._size)
-        elif self._unknown_id is not None:
-            ids[missing] = self._unknown_id
-        else:
-            raise _unknown_error(tokens_at(missing), len(ids))
-
-    def _find(self, tokens: Sequence[Token], missing: int = -1) -> Ids:
-        """Return the ids of tokens, `missing` for those that are not in the vocabulary."""
-        ids: Ids = _native.empty((len(tokens),), _INT64)
-        if self._is_cold:
-            self._expect(len(tokens))
-        arrays = self._data, self._offsets, self._slots
-        try:
-            if self._folding:
-                self._find_packed(*self._folding.pack(tokens), ids, missing)
-            elif _native.find_objects(*arrays, tokens, ids, missing, self._file) >= 0:
-                self._resolve(ids)
-            else:
-                self._find_packed(*pack_tokens(list(tokens)), ids, missing)
-        except ValueError as error:
-            if isinstance(error, VocabularyError):
-                raise
-            raise _damaged(error) from None
-        return ids
-
-    def _find_packed(
-        self, wanted: Bytes, offsets: NDArray[Any], ids: Ids, missing: int = -1
-    ) -> None:
-        if len(ids) != len(offsets) - 1:
-            raise _changed()
-        if self._is_cold:
-            self._expect(len(ids))
-        arrays = self._data, self._offsets, self._slots
-        _native.find_tokens(*arrays, wanted, offsets, ids, missing, self._file)
-        self._resolve(ids)
-
-    def _expect(self, count: int) -> None:
-        """Choose how a file is read for so many tokens more.
-
-        A few are read in pieces, as a touch may map megabytes. Many at once would touch most of its
-        pages, and have it read as a whole.
-        """
-        self._asked += count
-        if self._asked > _FEW:
-            self._file = None
-        if count >= _MANY:
-            advise(self._data, "all")
-            self._is_cold = False
-
-    def _resolve(self, ids: Ids) -> None:
-        """Put the ids that aliases stand for in the place of their own."""
-        if self._alias_ids is not None:
-            entries = np.flatnonzero(ids >= self._size)
-            if entries.size:
-                ids[entries] = self._alias_targets(ids[entries] - self._size)
-
-    def _alias_targets(self, aliases: Ids) -> Ids:
-        assert self._alias_ids is not None
-        ids: Ids = self._alias_ids[aliases]
-        if ((ids < 0) | (ids >= self._size)).any():
-            raise _damaged(f"expected aliases of ids from 0 to {self._size - 1}, got another")
-        return ids
+        return encode(self, tokens)
 
     @overload
     def decode(self, ids: int | np.integer[Any], missing: str | None = None) -> str: ...
@@ -784,38 +494,7 @@ class Vocabulary:
             >>> Vocabulary(["a", "b"]).decode([1, 7], missing="[UNK]")
             ['b', '[UNK]']
         """
-        if missing is not None and not isinstance(missing, str):
-            raise OptionError(f"expected missing as a str, or None, got {missing!r:.40}")
-        array = as_ids(ids)
-        outside = (array < 0) | (array >= len(self))
-        some = bool(outside.any())
-        if some and missing is None:
-            position = int(np.argmax(outside))
-            # Not `flat`, which knows 32 dimensions of the 64 that there may be.
-            id = int(array.reshape(-1)[position])
-            raise out_of_range_error(array.shape, position, id, len(self))
-        if some:
-            strings = [missing or ""] * array.size
-            inside = np.flatnonzero(~outside)
-            known = self._strings(array.ravel()[inside].astype(np.int64))
-            for i, token in zip(inside.tolist(), known, strict=True):
-                strings[i] = token
-        else:
-            strings = self._strings(array.ravel().astype(np.int64))
-        return _nested(strings, array.shape) if array.ndim else strings[0]
-
-    def _strings(self, ids: Ids) -> list[str]:
-        if self._is_cold:
-            self._expect(len(ids))
-        begins, ends = self._offsets[ids], self._offsets[ids + 1]
-        if ((begins < 0) | (begins > ends) | (ends > self._data.size)).any():
-            raise VocabularyError(
-                "the vocabulary is damaged: expected offsets in ascending order, none beyond the "
-                f"{self._data.size} bytes of the tokens; write it again"
-            )
-        data = self._data.data
-        spans = zip(begins.tolist(), ends.tolist(), strict=True)
-        return [str(data[begin:end], "utf-8", "surrogateescape") for begin, end in spans]
+        return decode(self, ids, missing)
 
     def arrays(self) -> tuple[Bytes, Ids, Slots]:
         """Return (data, offsets, slots), read-only: what `from_arrays` takes; without aliases.
@@ -826,40 +505,12 @@ class Vocabulary:
             >>> bytes(data), offsets, slots.shape
             (b'kingqueen', array([0, 4, 9]), (8,))
         """
-        if self._alias_ids is None or not self._alias_ids.size:
-            return self._data, self._offsets, self._slots
-        offsets = self._offsets[: self._size + 1]
-        end = int(offsets[-1])
-        if not 0 <= end <= self._data.size:
-            raise _damaged(f"expected offsets from 0 to {self._data.size}, got {end}")
-        data = self._data[:end]
-        try:
-            slots = _frozen("slots", build_slots(data, offsets)[0], np.uint64)
-        except ValueError as error:
-            raise _damaged(error) from None
-        return data, offsets, slots
+        return own_arrays(self)
 
     def _first(self, size: int, unknown: str | int | Buckets | None) -> Vocabulary:
         """Return the vocabulary of the first tokens, and of the aliases that they have."""
-        offsets = self._offsets[: size + 1]
-        end = int(offsets[-1])
-        if not 0 <= end <= self._data.size:
-            raise _damaged(f"expected offsets from 0 to {self._data.size}, got {end}")
-        data, alias_ids = self._data[:end], None
-        if self._alias_ids is not None:
-            entries = np.flatnonzero((self._alias_ids >= 0) & (self._alias_ids < size))
-            names, ends = pack_tokens(list(self._strings(entries + self._size)))
-            data, offsets = np.concatenate([data, names]), np.concatenate([offsets, end + ends[1:]])
-            alias_ids = self._alias_ids[entries]
-        return Vocabulary._of(
-            data,
-            offsets,
-            self._slots if size == self._size and alias_ids is None else None,
-            alias_ids=alias_ids,
-            counts=None if self._counts is None else self._counts[:size],
-            folding=self._folding,
-            unknown=unknown,
-        )
+        arrays = first_arrays(self, size)
+        return Vocabulary._of(**arrays, folding=self._folding, unknown=unknown)
 
     def __contains__(self, token: object) -> bool:
         if not isinstance(token, (str, bytes)):
@@ -868,37 +519,22 @@ class Vocabulary:
             encoded = token_bytes(token, 0)
         except VocabularyError:  # what cannot be written as UTF-8 cannot have been put in
             return False
-        return bool(self._find([encoded])[0] >= 0)
+        return bool(find_ids(self, [encoded])[0] >= 0)
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), _BLOCK):
-            yield from self._strings(np.arange(begin, min(begin + _BLOCK, len(self))))
+            yield from strings_of(self, np.arange(begin, min(begin + _BLOCK, len(self))))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Vocabulary):
-            return NotImplemented
-        return (
-            (self._size, self._unknown_id, self._unknown_is_token, self._buckets, self._folding)
-            == (
-                other._size,
-                other._unknown_id,
-                other._unknown_is_token,
-                other._buckets,
-                other._folding,
-            )
-            and _same(self._counts, other._counts)
-            and _same(self._alias_ids, other._alias_ids)
-            and np.array_equal(self._offsets, other._offsets)
-            and np.array_equal(self._data, other._data)
-        )
+        return are_equal(self, other) if isinstance(other, Vocabulary) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        shown = self._strings(np.arange(min(3, len(self))))
+        shown = strings_of(self, np.arange(min(3, len(self))))
         parts = [*map(repr, shown), *(["..."] if len(self) > len(shown) else [])]
         more = []
         if self._alias_ids is not None:
@@ -913,74 +549,3 @@ class Vocabulary:
         more += [f"{name}={value!r}" for name, value in options.items() if value is not None]
         tokens = f"{len(self)} tokens: [{', '.join(parts)}]"
         return f"Vocabulary({', '.join([tokens, *more])})"
-
-
-def _frozen(name: str, array: Any, dtype: type) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
-        got = (
-            f"{array.dtype} of shape {array.shape}"
-            if isinstance(array, np.ndarray)
-            else type(array).__name__
-        )
-        raise VocabularyError(
-            f"expected {name} as a one-dimensional array of {np.dtype(dtype)}, got {got}"
-        )
-    view = np.require(array, dtype, ["C", "A"]).view(np.ndarray)
-    view.flags.writeable = False
-    return view
-
-
-def _as_counts(counts: Any, size: int) -> Ids:
-    try:
-        array = np.asarray(counts)
-    except ValueError:
-        array = np.empty((0, 0))
-    if not array.size:
-        array = array.astype(np.int64)  # NumPy calls an empty list floats
-    if array.dtype.kind not in "iu" or array.shape != (size,):
-        raise OptionError(
-            f"expected counts as {size} integers, one for each token, got {array.dtype} of shape "
-            f"{array.shape}"
-        )
-    if size and (array.min() < 0 or int(array.max()) >= 1 << 63):
-        raise OptionError(f"expected counts in [0, 2**63), got {array.min()} to {array.max()}")
-    return _frozen("counts", array.astype(np.int64), np.int64)
-
-
-def _same(one: Ids | None, other: Ids | None) -> bool:
-    return one is other or (one is not None and other is not None and np.array_equal(one, other))
-
-
-def _shown(token: bytes) -> str:
-    return token.decode("utf-8", "surrogateescape")
-
-
-def _damaged(error: object) -> VocabularyError:
-    return VocabularyError(f"{error}; write the vocabulary again")
-
-
-def _changed() -> VocabularyError:
-    return VocabularyError(
-        "expected a list of tokens that stays as it is, got one that changed while it was read; "
-        "encode a copy of it"
-    )
-
-
-def _nested(strings: list[str], shape: tuple[int, ...]) -> list[Any]:
-    if len(shape) == 1:
-        return strings
-    size = math.prod(shape[1:])
-    rows = (strings[row * size : (row + 1) * size] for row in range(shape[0]))
-    return [_nested(row, shape[1:]) for row in rows]
-
-
-def _unknown_error(missing: list[Token], count: int) -> UnknownTokenError:
-    distinct = list(dict.fromkeys(missing))
-    shown = ", ".join(map(repr, distinct[:_SHOWN])) + (", ..." if len(distinct) > _SHOWN else "")
-    error = UnknownTokenError(
-        f"expected tokens of the vocabulary, got {len(distinct)} that are not ({len(missing)} of "
-        f"{count} tokens): {shown}; leave them out (`token in vocabulary`), or make the "
-        "vocabulary with unknown=, the token that stands for them"
-    )
-    error.tokens = tuple(distinct)
-    return error

@@ -28,3 +28,12 @@ def rows_of(shape: tuple[int, ...], dtype: Any) -> str:
     rows, *row = shape
     values = f"{' x '.join(map(str, row))} {dtype} values" if row else f"one {dtype} value"
     return f"{counted(rows, 'row')} of {values}"
+
+
+def sized(count: float) -> str:
+    """A number of bytes: "389 kB"."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:  # three digits say less than a thousand
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 
 from shardwise._hashing import Buckets
 from shardwise._vocabulary import Vocabulary
-from shardwise.cli._print import Printer, counted
+from shardwise.cli._print import Printer, counted, sized
 from shardwise.store import describe_checkpoint, open_table
 
 
@@ -48,7 +48,7 @@ def info(
     console = Printer()
     console.print(f"{table}", style="bold")
     shape = " x ".join(map(str, found["shape"]))
-    console.print(f"shape       {shape} {found['row_format']}, {_size(found['bytes'])}")
+    console.print(f"shape       {shape} {found['row_format']}, {sized(found['bytes'])}")
     console.print(f"partition   {partition}")
     if words is not None:
         unknown = _unknown(words["unknown"])
@@ -86,7 +86,7 @@ def _print_chain(chain: dict[str, Any]) -> None:
     shape = " x ".join(map(str, chain["shape"]))
     count = counted(len(chain["deltas"]), "delta")
     console.print(f"checkpoint  {shape} {chain['row_format']}, a base and {count}")
-    console.print(f"bytes       {_size(chain['bytes'])}")
+    console.print(f"bytes       {sized(chain['bytes'])}")
     if chain["optimizer"] is not None:
         console.print(f"optimizer   {chain['optimizer']}, {counted(chain['step'], 'update')}")
     grid = Grid("file", box=box.SIMPLE_HEAD)
@@ -121,11 +121,3 @@ def _unknown(policy: Any) -> str:
     if isinstance(policy, str):
         return f", unknown token {policy!r}"
     return "" if policy is None else f", unknown ones have the id {policy}"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -20,7 +20,7 @@ from shardwise._layout import Layout, float_dtype, packed_layout
 from shardwise._partition import as_partition
 from shardwise._plan import Load, Plan, balanced, make_plan
 from shardwise._safetensors import storable_dtype
-from shardwise.cli._print import Printer, counted
+from shardwise.cli._print import Printer, counted, sized
 from shardwise.formats._write import refuse_file, replacing
 from shardwise.pictures._picture import PICTURES, check_library
 from shardwise.pictures._plan import draw_plan
@@ -203,10 +203,10 @@ def _print(
         grid.add_row(
             str(k),
             f"{rank.rows}",
-            _shown(rank.bytes),
+            sized(rank.bytes),
             f"{rank.asked:.0f}",
-            _shown(rank.sent),
-            _shown(rank.received),
+            sized(rank.sent),
+            sized(rank.received),
             style="red" if over else None,
         )
     console.print(grid)
@@ -216,7 +216,7 @@ def _print(
     if speed is not None:
         compared.add_column("wire", justify="right")
     for name, one in {chosen: made, **others}.items():
-        cells = [name, _shown(one.largest), _shown(one.busiest), f"{one.imbalance:.2f}"]
+        cells = [name, sized(one.largest), sized(one.busiest), f"{one.imbalance:.2f}"]
         if speed is not None:
             cells.append(f"{one.busiest / speed * 1e3:.3g} ms")
         compared.add_row(*cells)
@@ -224,14 +224,6 @@ def _print(
     if memory is not None and made.largest > memory:
         least = math.ceil(sum(rank.bytes for rank in made.ranks) / memory)
         console.print(
-            f"does not fit: a rank needs {_shown(made.largest)} of {_shown(memory)}; "
+            f"does not fit: a rank needs {sized(made.largest)} of {sized(memory)}; "
             f"{counted(least, 'rank')} at the least"
         )
-
-
-def _shown(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -18,7 +18,7 @@ from shardwise.cli._words import all_words, print_json
 from shardwise.formats._write import refuse_file, replacing
 from shardwise.pictures._picture import MOST_WORDS, PICTURES, check_library, draw
 from shardwise.pictures._projection import check_method, project
-from shardwise.words._neighbours import known_ids
+from shardwise.words._questions import known_ids
 from shardwise.words._search import check_rows
 
 

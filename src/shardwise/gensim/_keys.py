@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._encoding import find_ids
 from shardwise._errors import TokenTypeError, UnknownTokenError
 from shardwise._vocabulary import Vocabulary
 
@@ -42,7 +43,7 @@ class Keys:
     def find(self, keys: Sequence[Any]) -> _Ids:
         """Return the positions of keys, -1 for those that are not there; an integer is its own."""
         if all(isinstance(key, str) for key in keys):
-            ids = self._base._find(keys if isinstance(keys, list) else list(keys))
+            ids = find_ids(self._base, keys if isinstance(keys, list) else list(keys))
             if self._added and (ids < 0).any():
                 for i in np.flatnonzero(ids < 0).tolist():
                     ids[i] = self._added.get(keys[i], -1)

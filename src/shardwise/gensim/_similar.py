@@ -12,6 +12,7 @@ from shardwise._errors import OptionError, TableError
 from shardwise.gensim._keys import missing
 from shardwise.gensim._rows import Rows
 from shardwise.words import _neighbours, _search
+from shardwise.words._questions import as_vector, is_weight
 from shardwise.words._search import Queries, directions
 
 Answers: TypeAlias = list[tuple[str, float]]
@@ -103,7 +104,7 @@ class Similar(Rows):
             rows[named] = directions(exact) if unit else exact
         for i, ndim in enumerate(given):
             if ndim:
-                rows[i] = _neighbours.as_vector(self._table, keys[i])
+                rows[i] = as_vector(self._table, keys[i])
         return ids, rows, used
 
     def get_mean_vector(
@@ -385,7 +386,7 @@ def _weighted(value: Any, weight: float) -> list[tuple[Any, float]]:
     items = []
     for item in _listed(value):
         if isinstance(item, tuple):
-            if len(item) != 2 or not _neighbours._is_weight(item[1]):
+            if len(item) != 2 or not is_weight(item[1]):
                 raise OptionError(f"expected pairs of a key and its weight, got {item!r:.80}")
             items.append((item[0], float(item[1])))
         else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shardwise._errors import MissingLibraryError, OptionError
 from shardwise.formats._write import refuse_file, replacing
 from shardwise.pictures._projection import project_blocks
-from shardwise.words._neighbours import as_stop, as_topn
+from shardwise.words._questions import as_stop, as_topn
 from shardwise.words._search import Queries, check_rows, directions, row_width, search
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
-from shardwise._counting import Choice, count_text, count_tokens, read_text
+from shardwise._choice import Choice
+from shardwise._counting import count_text, count_tokens, read_text
 from shardwise._errors import TokenTypeError, VocabularyError
 from shardwise._folding import Folding
 from shardwise._tokens import Token, pack_tokens

@@ -165,7 +165,7 @@ def read_manifest(path: str) -> Manifest:
             raise StoreError(f"{where} is broken: expected at most {_MAX_BYTES} bytes, got {size}")
         text = file.read(size)
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{where} is broken: expected JSON, got {text[:40]!r} ({error})") from None
     if not isinstance(content, dict) or content.get("format") != "shardwise":
@@ -291,6 +291,10 @@ def as_data_file(entry: Any) -> DataFile:
             f"got {digest!r:.40}"
         )
     return DataFile(name, size, digest)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")  # and could not be written again
 
 
 def _not_found(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._encoding import set_unknown
 from shardwise._errors import (
     OptionError,
     ShardwiseError,
@@ -124,7 +125,7 @@ def read_file(where: str, manifest: Manifest | None = None) -> Vocabulary:
             )
         vocabulary._is_cold, vocabulary._file = True, file
         if token is not None:
-            vocabulary._set_unknown(vocabulary.decode(token))
+            set_unknown(vocabulary, vocabulary.decode(token))
             if vocabulary.unknown_id != token:
                 raise StoreError(
                     f"expected the unknown token's id to be {token}, got {vocabulary.unknown_id}"

@@ -21,6 +21,7 @@ from shardwise._errors import (
     require,
 )
 from shardwise._layout import Layout, asked_format, packed_layout
+from shardwise._norms import is_small_float
 from shardwise._partition import Partition
 from shardwise._runtime import num_threads
 from shardwise._safetensors import make_header, storable_dtype
@@ -296,6 +297,11 @@ def as_stored(block: NDArray[Any], layout: Layout, first: int) -> NDArray[Any]:
     if layout.packed:
         return layout.pack(block, first)
     stored = layout.dtype
+    if block.dtype.kind not in "biuf" and not is_small_float(block.dtype):
+        raise OptionError(
+            f"expected rows of real numbers to store as {stored}, got {block.dtype}; convert them "
+            "with .astype first"
+        )
     floats = "float" in block.dtype.name
     if floats and "float" not in stored.name:
         raise OptionError(

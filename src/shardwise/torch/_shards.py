@@ -138,8 +138,8 @@ def _within(ids: NDArray[Any], size: int, out_of_range: OutOfRange) -> NDArray[A
     if not outside.any():
         return ids
     if policy == "wrap":
-        inside = ids % ids.dtype.type(size) if size <= np.iinfo(ids.dtype).max else ids % size
-        return np.asarray(inside, np.int64)
+        wide = ids if ids.dtype == np.uint64 else ids.astype(np.int64)  # to hold the size
+        return (wide % wide.dtype.type(size)).astype(np.int64)
     if policy == "clamp":
         stands: Any = np.where(ids > 0, size - 1, 0)
     else:

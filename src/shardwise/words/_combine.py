@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise._arrays import as_values
+from shardwise._encoding import find_ids
 from shardwise._errors import OptionError, TableError, VocabularyError, is_one_of
-from shardwise.words._neighbours import Neighbour, as_count
+from shardwise.words._neighbours import Neighbour
+from shardwise.words._questions import as_count
 from shardwise.words._remake import (
     aliases_without,
     built,
@@ -66,7 +68,7 @@ def add(vectors: Vectors, tokens: Any, rows: Any, replace: bool) -> Vectors:
             f"expected distinct tokens, got {len(twice)} more than once: {shown(twice)}; remove "
             "the repetitions"
         )
-    ids = old._find(names)
+    ids = find_ids(old, names)
     known = np.flatnonzero(ids >= 0)
     if known.size and not replace:
         raise VocabularyError(
@@ -102,7 +104,7 @@ def subset(vectors: Vectors, tokens: Any, missing: str) -> Vectors:
         raise OptionError(f"expected missing as 'error', 'drop' or 'subwords', got {missing!r:.40}")
     old, table = vectors.vocabulary, vectors.table
     names = list(dict.fromkeys(folded(old, tokens)))
-    ids = old._find(names)
+    ids = find_ids(old, names)
     if missing == "error":
         check_known(names, ids, "these vectors")
     if missing == "drop":
@@ -150,8 +152,8 @@ def merge(vectors: Vectors, other: Vectors, conflict: str) -> Vectors:
     if conflict == "mean" and not is_float(dtype):
         raise TableError(f"expected rows of floating-point numbers for means, got {dtype}")
     names = [*new, *new.aliases]
-    there = np.concatenate([np.arange(len(new)), new._find(list(new.aliases))])
-    ids = old._find(names)
+    there = np.concatenate([np.arange(len(new)), find_ids(new, list(new.aliases))])
+    ids = find_ids(old, names)
     known = np.flatnonzero(ids >= 0)
     if known.size and conflict == "error":
         raise VocabularyError(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._encoding import find_ids
 from shardwise._errors import TableError
 from shardwise.words import _frames
-from shardwise.words._neighbours import as_count
+from shardwise.words._questions import as_count
 from shardwise.words._remake import as_tokens, built, check_fit, is_float, known_rows, row_step
 from shardwise.words._search import (
     Ids,
@@ -103,7 +104,7 @@ def _shared(vectors: Vectors, other: Vectors, tokens: Any) -> tuple[list[str] | 
     mine, theirs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for begin in range(0, len(vectors), _TOKENS):
         ids = np.arange(begin, min(begin + _TOKENS, len(vectors)))
-        found = other.vocabulary._find(vectors.vocabulary.decode(ids))
+        found = find_ids(other.vocabulary, vectors.vocabulary.decode(ids))
         mine.append(ids[found >= 0])
         theirs.append(found[found >= 0])
     return None, np.concatenate(mine), np.concatenate(theirs)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._encoding import find_ids
 from shardwise._errors import FormatError
-from shardwise.words._neighbours import as_stop
+from shardwise.words._questions import as_stop
 from shardwise.words._search import Queries, check_rows, directions, search
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def _ids_of(
     Of tokens that differ in case alone the first stands for all, as in gensim.
     """
     if not case_insensitive:
-        ids = vectors.vocabulary._find(list(words))
+        ids = find_ids(vectors.vocabulary, list(words))
         ids[ids >= stop] = -1
         return ids
     upper = [word.upper() for word in words]

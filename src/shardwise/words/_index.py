@@ -6,10 +6,8 @@ search counts them. What an index can get wrong is to miss a neighbour: `recall`
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +17,12 @@ from shardwise._errors import (
     MissingLibraryError,
     OptionError,
     StoreError,
-    TableError,
     TableNotFoundError,
     is_one_of,
 )
 from shardwise._runtime import num_threads
-from shardwise._safetensors import make_header, map_tensors
-from shardwise.formats._write import replacing
-from shardwise.store._files import FileReader, is_large
-from shardwise.store._manifest import DataFile, Manifest, read_manifest
 from shardwise.words import _neighbours
+from shardwise.words._index_file import open_graph, origin_of, save_graph, state_of
 from shardwise.words._search import Floats, Ids, Queries, check_rows, directions, row_width, search
 
 if TYPE_CHECKING:
@@ -36,11 +30,9 @@ if TYPE_CHECKING:
     from shardwise._vectors import Vectors
 
 NAME = "index.safetensors"
-_VERSION = 1
 _DTYPES = ("f32", "f16", "bf16", "i8")
 _SPARE = 20  # candidates beyond those asked for: their order by rounded values is not the true one
 _MOST = 4096  # rows that are put in at once; an interruption is heard between them
-_BLOCK_BYTES = 8 << 20  # of a file, read at once
 _REPAIR = 64  # expansion of the search for rows that cannot be found
 _SAME = 1e-3  # distance of rows that are the same, whatever the dtype of the graph
 _ALONE = 1024  # first rows, put in by one thread: several at once leave some that are not found
@@ -179,13 +171,13 @@ class Index:
             ...     index = Vectors.open(f"{folder}/words").index(f"{folder}/words.index")
             ...     index.save(f"{folder}/copy.index")
         """
-        state = _state(self.vectors)
+        state = state_of(self.vectors)
         if state != self._made_of:
             raise StoreError(
-                f"expected the table at {_origin(self.vectors)[0]} as it was when this index was "
+                f"expected the table at {origin_of(self.vectors)[0]} as it was when this index was "
                 "made of it, got one written to since; build it again with index(rebuild=True)"
             )
-        _save(self._graph, os.fspath(path), state)
+        save_graph(self._graph, os.fspath(path), state)
 
     def __len__(self) -> int:
         return len(self._graph)
@@ -212,22 +204,24 @@ def index(
     settings = _settings(dtype, connectivity, expansion_add, expansion_search)
     if path is None and vectors._origin is None:
         return Index(vectors, _build(library, vectors, settings, progress), None)
-    state, folder = _state(vectors), _origin(vectors)[0]
+    state, folder = state_of(vectors), origin_of(vectors)[0]
     where = os.path.join(folder, NAME) if path is None else os.fspath(path)
     if os.path.exists(where) and not rebuild:
-        return _open(library, vectors, where, state, expansion_search)
+        width = row_width(vectors.table)
+        graph, kept = open_graph(library, where, state, width, expansion_search)
+        return Index(vectors, graph, where, state, kept)
     if not os.access(os.path.dirname(where) or ".", os.W_OK):
         raise TableNotFoundError(
             f"expected a directory that can be written to for {where}, got none; pass path=, the "
             "file to keep the index in"
         )
     graph = _build(library, vectors, settings, progress)
-    if _state(vectors) != state:
+    if state_of(vectors) != state:
         raise StoreError(
             f"expected the table at {folder} to stay as it is while it is indexed, got one that "
             "changed; stop what writes to it, and try again"
         )
-    _save(graph, where, state)
+    save_graph(graph, where, state)
     return Index(vectors, graph, where, state)
 
 
@@ -300,119 +294,3 @@ def _repair(graph: Any, ids: NDArray[np.uint64], rows: Floats) -> None:
     if lost.any():
         graph.remove(ids[lost])
         graph.add(ids[lost], rows[lost], threads=1)
-
-
-def _origin(vectors: Vectors) -> tuple[str, Manifest]:
-    """The directory of a table on disk, and what it held when it was opened."""
-    if vectors._origin is None:
-        raise TableError(
-            "expected vectors that were opened from a table on disk, to keep an index of them in "
-            "a file, got ones in memory; save them, and open them with Vectors.open"
-        )
-    return vectors._origin
-
-
-def _state(vectors: Vectors) -> dict[str, Any]:
-    """What tells a table on disk from what it was before, and from others."""
-    path, opened = _origin(vectors)
-    manifest = read_manifest(path)
-    if not _is_same(manifest, opened):
-        raise TableError(
-            f"expected the table at {path} as it was when it was opened, got one written since; "
-            "open it again with Vectors.open"
-        )
-    # A file that was changed in place has no checksum, and its time does not tell: what is written
-    # through a map does not always set it.
-    files = [entry.xxh128 or _digest(path, entry) for entry in manifest.data_files()]
-    return {
-        "shape": list(manifest.shape),
-        "dtype": manifest.dtype,
-        # The same files are other rows where they are dealt out in another way.
-        "partition": manifest.partition.to_json(),
-        "files": files,
-    }
-
-
-def _digest(path: str, entry: DataFile) -> str:
-    """Return the checksum of a data file as it is now."""
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    with closing(FileReader(path, entry, release=is_large(entry.bytes))) as reader:
-        block = np.empty(min(_BLOCK_BYTES, reader.size), np.uint8)
-        for offset in range(0, reader.size, _BLOCK_BYTES):
-            part = block[: reader.size - offset]
-            reader.read(offset, part)
-            digest.update(part.data)
-    return digest.hexdigest()
-
-
-def _is_same(manifest: Manifest, opened: Manifest) -> bool:
-    """Whether a directory holds the table that was opened, or that one changed in place.
-
-    The generation does not tell it alone: a directory that was removed and made again counts anew.
-    """
-    now, then = (
-        (m.generation, m.shape, m.dtype, m.partition, [e.file for e in m.data_files()])
-        for m in (manifest, opened)
-    )
-    digests = zip(manifest.data_files(), opened.data_files(), strict=False)
-    return now == then and all(a.xxh128 in (None, b.xxh128) or b.xxh128 is None for a, b in digests)
-
-
-def _save(graph: Any, path: str, state: dict[str, Any]) -> None:
-    import xxhash
-
-    data = np.frombuffer(graph.save(), np.uint8)
-    about = {
-        "version": _VERSION,
-        "library": "usearch",
-        "dtype": str(graph.dtype.name).lower(),
-        "rows": len(graph),
-        "xxh128": xxhash.xxh3_128_hexdigest(data.data),
-        "table": state,
-    }
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    tensors = {"graph": data, "about": text}
-    header = make_header({name: (a.dtype, a.shape) for name, a in tensors.items()})
-    with replacing(path, overwrite=True) as (_, file):
-        for part in (header, data.data, text.data):
-            file.write(part)
-
-
-def _open(
-    library: Any, vectors: Vectors, path: str, state: dict[str, Any], expansion: int
-) -> Index:
-    import xxhash
-
-    tensors = map_tensors(path)
-    try:
-        about = json.loads(bytes(tensors["about"]))
-        data = tensors["graph"]
-        version, stored = about["version"], about["table"]
-        if version != _VERSION:
-            raise StoreError(
-                f"expected an index of version {_VERSION} at {path}, got {version!r:.40}; build it "
-                "again with index(rebuild=True)"
-            )
-        if stored != state:
-            raise StoreError(
-                f"the index at {path} is stale: expected one of the table as it is now, got one of "
-                "another or earlier one; build it again with index(rebuild=True)"
-            )
-        # A graph is followed without looking, so one that was damaged must not be.
-        if about["xxh128"] != xxhash.xxh3_128_hexdigest(data.data):
-            raise ValueError("expected the graph to have the checksum that the file says")
-        graph = library.Index(ndim=row_width(vectors.table), metric="ip", dtype=about["dtype"])
-        graph.view(data.data)
-        graph.expansion_search = expansion
-        if len(graph) != about["rows"] or graph.ndim != row_width(vectors.table):
-            raise ValueError(f"expected {about['rows']} rows in the graph, got {len(graph)}")
-    except StoreError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-        what = f"expected {error}, got none" if isinstance(error, KeyError) else str(error)
-        raise StoreError(
-            f"{path} is broken: {what}; build it again with index(rebuild=True)"
-        ) from None
-    return Index(vectors, graph, path, state, data)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwise import _native
+from shardwise._encoding import find_ids
 from shardwise._errors import OptionError, TableError, UnknownTokenError, VocabularyError
 from shardwise._hashing import Buckets
 from shardwise._norms import is_small_float
@@ -83,7 +84,7 @@ def check_known(names: list[str], ids: Ids, whose: str) -> None:
 
 def known_rows(vocabulary: Vocabulary, names: list[str], whose: str) -> Ids:
     """Return the rows of tokens, all of which must be known."""
-    ids = vocabulary._find(names)
+    ids = find_ids(vocabulary, names)
     check_known(names, ids, whose)
     return ids
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwise._encoding import find_ids, set_unknown
 from shardwise._errors import OptionError, TableError, UnknownTokenError
 from shardwise._tokens import Ids, arrow_tokens, as_arrow, flatten
 from shardwise.words._spelling import unknown_words_error
@@ -69,7 +70,7 @@ def lookup(
 
 def row(vectors: Vectors, token: str | bytes) -> NDArray[Any]:
     """Return the row of one token of the vocabulary; see `Vectors.__getitem__`."""
-    ids = vectors._vocabulary._find([token])
+    ids = find_ids(vectors._vocabulary, [token])
     if ids[0] < 0:
         raise unknown_words_error(vectors._vocabulary, (token,))
     found: NDArray[Any] = vectors._table.lookup(ids)[0, ...]
@@ -125,7 +126,7 @@ def _find_or_make(vectors: Vectors, tokens: Any, max_norm: float | None) -> Foun
         tokens = arrow_tokens(array, np.arange(len(array)))
     flat, shape = flatten(tokens)
     vocabulary = vectors.vocabulary
-    ids = vocabulary._find(flat)
+    ids = find_ids(vocabulary, flat)
     places = np.flatnonzero(ids < 0)
     missing = [flat[i] for i in places.tolist()]
     if vocabulary._folding:
@@ -137,5 +138,5 @@ def _find_or_make(vectors: Vectors, tokens: Any, max_norm: float | None) -> Foun
 def _with_unknown(vocabulary: Vocabulary, unknown_id: int | None) -> Vocabulary:
     """The same vocabulary with another policy for unknown tokens."""
     other = copy.copy(vocabulary)
-    other._set_unknown(unknown_id)
+    set_unknown(other, unknown_id)
     return other

@@ -22,6 +22,7 @@ from shardwise._errors import (
 from shardwise._ids import out_of_range_error
 from shardwise._norms import is_small_float
 from shardwise._tokens import Ids
+from shardwise.words import _rows
 from shardwise.words._rows import NOWHERE, UNKNOWN, Found, UnknownOrSkip, check_unknown, find
 
 if TYPE_CHECKING:
@@ -106,7 +107,34 @@ class Ragged:
         return (self.rows[i:j] for i, j in pairwise(ends))
 
 
-def lookup_padded(
+def lookup(
+    vectors: Vectors,
+    tokens: Any,
+    unknown: Any,
+    sentences: object,
+    max_length: int | None,
+    out: NDArray[Any] | None,
+    max_norm: float | None,
+) -> NDArray[Any] | Padded | Ragged:
+    """Return the rows of tokens, or of the words of sentences; see `Vectors.lookup`."""
+    if sentences is None:
+        if max_length is not None:
+            raise OptionError("expected max_length with sentences= only, got it without")
+        return _rows.lookup(vectors, tokens, unknown, out, max_norm)
+    if out is not None:
+        raise OptionError("expected out without sentences= only, got both")
+    known = isinstance(sentences, str)
+    if known and sentences == "padded":
+        return _padded(vectors, tokens, unknown, max_length, max_norm)
+    if known and sentences == "ragged":
+        return _ragged(vectors, tokens, unknown, max_length, max_norm)
+    raise OptionError(
+        f"expected sentences to be 'padded', 'ragged' or None, got {sentences!r:.40}; the "
+        'sentences themselves come first: lookup(list_of_sentences, sentences="padded")'
+    )
+
+
+def _padded(
     vectors: Vectors,
     sentences: Any,
     unknown: UnknownOrSkip,
@@ -124,7 +152,7 @@ def lookup_padded(
     return Padded(rows, lengths)
 
 
-def lookup_ragged(
+def _ragged(
     vectors: Vectors,
     sentences: Any,
     unknown: UnknownOrSkip,

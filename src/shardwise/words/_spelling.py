@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from shardwise._encoding import find_ids
 from shardwise._errors import UnknownTokenError, VocabularyError
 from shardwise._vocabulary import Vocabulary
 
@@ -90,7 +91,7 @@ def _look(vocabulary: Vocabulary, words: Iterable[str], tried: set[str], found: 
     """Add the ids of those of `words` that are tokens, in ascending order."""
     new = list({*words} - tried)
     tried.update(new)
-    ids = vocabulary._find(new)
+    ids = find_ids(vocabulary, new)
     found += sorted({*ids[ids >= 0].tolist()} - {*found})
 
 
