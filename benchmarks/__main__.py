@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import environment
-from .options import SUITES, Options
+from .options import ROUNDS, SUITES, Options
 
 
 def thread_counts(text: str) -> tuple[int, ...]:
@@ -38,11 +38,19 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--threads",
         type=thread_counts,
-        default=(1, 2),
         metavar="N,...",
-        help="thread counts, each in a process of its own (default: 1,2)",
+        help="thread counts, each in a process of its own "
+        "(default: 1,2, distributed 1; with --quick 2, sweep and distributed 1)",
     )
-    parser.add_argument("--rounds", type=positive, help="rounds per case (15; with --quick 3)")
+    usual = ", ".join(f"{suite} {rounds}" for suite, rounds in ROUNDS.items())
+    parser.add_argument(
+        "--rounds", type=positive, help=f"rounds per case (default: {usual}; with --quick 3 or 1)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="of all suites, run those alone that an interrupted run of the same sources has not",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument(
         "--page",
@@ -57,13 +65,16 @@ def parse(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.resume and given.suite:
+        parser.error("expected --resume for all suites, got it for one")
     return Options(
         suite=given.suite,
         quick=given.quick,
         threads=given.threads,
-        rounds=given.rounds or (3 if given.quick else 15),
+        rounds=given.rounds,
         json=given.json and given.json.resolve(),
         here=given.here,
+        resume=given.resume,
         page=given.page and given.page.resolve(),
         worker=given.worker,
     )
@@ -80,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.suite is None:
         return runner.run_all(options)
+    options = options.of(options.suite)
     return runner.work(options) if options.worker else runner.run(options)
 
 

@@ -69,6 +69,10 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def suite_file(suite: str) -> Path:
+    return ROOT / "benchmarks" / "suites" / f"{suite}.py"
+
+
 def commit() -> str | None:
     """Give the checkout's commit, with a plus sign if files differ from it."""
     try:

@@ -27,7 +27,6 @@ def describe() -> dict[str, object]:
         "kernel": platform.release(),
         "system": platform.system(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "load_average": os.getloadavg(),
     }
 
 

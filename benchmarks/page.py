@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from .plots import draw
 from .report import fitting_unit
 
 Document = dict[str, Any]
+SHORTFALLS = Path(__file__).with_name("shortfalls.toml")
+UNEXPLAINED = "No explanation yet."
 
 HOW_TO_READ = (
     "Every contender gave the expected answer first; then all took turns, in rounds whose order "
@@ -60,17 +63,20 @@ def about(documents: Sequence[Document]) -> Iterator[str]:
         f"{machine['cpu']}, {machine['usable_cores']} usable cores, {memory:.0f} GiB, "
         f"{machine['system']} {machine['kernel']}, {machine['python']}; {versions}."
     )
-    rounds = sorted({document["rounds"] for document in documents})
+    sources = " and ".join(dict.fromkeys(document["sources"] for document in documents))
+    days = " and ".join(sorted({document["time"][:10] for document in documents}))
+    rounds = ", ".join(f"{document['suite']} {document['rounds']}" for document in documents)
     quick = " A quick run: small tables." if any(d["quick"] for d in documents) else ""
     yield (
-        f"From the suites of `python -m benchmarks`, {first['time'][:10]}, "
-        f"sources {first['sources']}, {' and '.join(map(str, rounds))} rounds.{quick}"
+        f"From the suites of `python -m benchmarks`, {days}, "
+        f"sources {sources}; rounds: {rounds}.{quick}"
     )
     yield ""
 
 
 def wishes(documents: Iterable[Document]) -> Iterator[str]:
-    """The ratios that were asked for, and whether they are met."""
+    """The ratios that were asked for, and whether they are met, or why not."""
+    explained = shortfalls()
     rows = [
         (document["suite"], run["threads"], case["title"], target)
         for document in documents
@@ -84,16 +90,53 @@ def wishes(documents: Iterable[Document]) -> Iterator[str]:
     yield ""
     yield f"{met} of {len(rows)} ratios are met; those that are not, in bold."
     yield ""
-    yield "| suite | threads | case | time of / time of | wished | measured |"
-    yield "|---|---|---|---|---|---|"
+    yield "| suite | threads | case | time of / time of | wished | measured | why |"
+    yield "|---|---|---|---|---|---|---|"
+    reasons: dict[str, int] = {}
     for name, threads, title, target in rows:
         sign, limit = ("≥", target["at_least"]) if target["at_least"] else ("≤", target["at_most"])
-        found = f"{target['ratio']:.2f}"
+        found, note = f"{target['ratio']:.2f}", ""
+        if not target["met"]:
+            why = explanation(explained, name, title, threads, target)
+            found, note = f"**{found}**", f"({reasons.setdefault(why, len(reasons) + 1)})"
         yield (
             f"| {name} | {threads} | {title} | {target['contender']} / {target['reference']} "
-            f"| {sign} {limit:g} | {found if target['met'] else f'**{found}**'} |"
+            f"| {sign} {limit:g} | {found} | {note} |"
         )
     yield ""
+    if reasons:
+        yield "Why some are not met:"
+        yield ""
+        for why, number in reasons.items():
+            yield f"{number}. {why}"
+        yield ""
+
+
+def shortfalls() -> list[dict[str, Any]]:
+    """The prose about ratios that were not met; it is kept when the page is written anew."""
+    found: list[dict[str, Any]] = tomllib.loads(SHORTFALLS.read_text())["shortfall"]
+    return found
+
+
+def explanation(
+    explained: Sequence[dict[str, Any]],
+    suite: str,
+    title: str,
+    threads: int,
+    target: dict[str, Any],
+) -> str:
+    """Give the first of the explanations that fits a ratio which is not met."""
+    for one in explained:
+        if is_about(one, suite, title, threads, target["contender"], target["reference"]):
+            return " ".join(one["why"].split())
+    return UNEXPLAINED
+
+
+def is_about(
+    one: dict[str, Any], suite: str, title: str, threads: int, contender: str, reference: str
+) -> bool:
+    pair = (one["suite"], one["contender"], one["reference"]) == (suite, contender, reference)
+    return pair and one.get("case", "") in title and threads in one.get("threads", [threads])
 
 
 def suite(document: Document) -> Iterator[str]:

@@ -20,18 +20,54 @@ from .options import SUITES, Options
 
 
 def run_all(options: Options) -> int:
-    """Run every suite, each as by its own command, and write the page about them."""
-    results = environment.CACHE / "results"
+    """Run every suite, each as by its own command, and write the page about them.
+
+    What each found is kept at once, so that an interrupted run can go on.
+    """
+    results = environment.CACHE / ("results-quick" if options.quick else "results")
     results.mkdir(parents=True, exist_ok=True)
+    console = report.make_console()
     failures, documents = 0, []
     for suite in SUITES:
-        document = results / f"{suite}.json"
-        failures += run(replace(options, suite=suite, json=document, page=None))
-        documents.append(json.loads(document.read_text()))
+        file = results / f"{suite}.json"
+        one = replace(options.of(suite), json=file, page=None)
+        document = measured(file, one) if options.resume else None
+        if document is None:
+            console.rule(f"{suite}: {SUITES[suite]}")
+            failures += run(one)
+            document = json.loads(file.read_text())
+        console.print(f"{suite}: {document['seconds']:.0f} s")
+        documents.append(document)
+    console.print(f"all suites: {sum(one['seconds'] for one in documents):.0f} s")
     usual = environment.CACHE / "page" if options.quick else environment.ROOT / "docs/benchmarks"
     written = page.write(documents, options.page or usual)
-    report.make_console().print(f"\nwritten: {written}")
+    console.print(f"\nwritten: {written}")
     return 1 if failures else 0
+
+
+def measured(file: Path, options: Options) -> dict[str, Any] | None:
+    """Give what a suite's file holds, if the same run of the same sources ended there."""
+    try:
+        document: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    wanted = about_run(options)
+    complete = [one["threads"] for one in document.get("runs", [])] == list(options.threads or ())
+    same = all(document.get(key) == value for key, value in wanted.items())
+    return document if same and complete else None
+
+
+def about_run(options: Options) -> dict[str, Any]:
+    """Give what two runs have to share for one to stand for the other."""
+    return {
+        "suite": options.suite,
+        "quick": options.quick,
+        "rounds": options.rounds,
+        "sources": environment.tree_fingerprint(),
+        "measured_by": environment.fingerprint([environment.suite_file(str(options.suite))]),
+        "machine": machine.describe(),
+        "packages": machine.packages(),
+    }
 
 
 def run(options: Options) -> int:
@@ -39,11 +75,12 @@ def run(options: Options) -> int:
     console = report.make_console()
     runs: list[dict[str, Any]] = []
     failures = 0
+    begin, load = time.monotonic(), os.getloadavg()
     about = machine.describe()
     console.print(f"{about['cpu']}, {about['usable_cores']} usable cores, {about['python']}")
     console.print(", ".join(f"{name} {version}" for name, version in machine.packages().items()))
     with tempfile.TemporaryDirectory() as folder:
-        for threads in options.threads:
+        for threads in options.threads or ():
             results = Path(folder) / f"{threads}.json"
             worker = replace(options, threads=(threads,), worker=results, json=None)
             command = [sys.executable, *worker.command(here=True)]
@@ -57,14 +94,11 @@ def run(options: Options) -> int:
     report.summary(console, runs, quick=options.quick)
     if options.json:
         document = {
-            "suite": options.suite,
-            "quick": options.quick,
-            "rounds": options.rounds,
+            **about_run(options),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": time.monotonic() - begin,
+            "load_average": load,
             "commit": environment.commit(),
-            "sources": environment.tree_fingerprint(),
-            "machine": about,
-            "packages": machine.packages(),
             "runs": runs,
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n")
@@ -73,8 +107,10 @@ def run(options: Options) -> int:
 
 def work(options: Options) -> int:
     """Run the suite in this process, with one thread count; write the results for `run`."""
-    (threads,) = options.threads
     assert options.worker is not None
+    assert options.threads is not None
+    assert options.rounds is not None
+    (threads,) = options.threads
     try:
         import shardwise
     except ModuleNotFoundError as error:

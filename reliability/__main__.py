@@ -7,6 +7,7 @@ import importlib
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,10 +56,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return given
 
 
+def commit() -> str:
+    """What is tried: the commit of this copy, and whether it was changed since."""
+    git = ["git", "-C", str(PAGE.parent)]
+    asked = [["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]]
+    try:
+        head, changed = (
+            subprocess.run([*git, *one], capture_output=True, text=True, check=True).stdout.strip()
+            for one in asked
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "a copy without git"
+    return f"{head}, changed" if changed else head
+
+
 def main(arguments: Sequence[str]) -> int:
     given = parse(arguments)
     chosen = given.parts or list(PARTS)
     seed = given.seed if given.seed is not None else time.time_ns() % 1_000_000
+    tried = commit()  # as it is now, not at the end
     whole = sum(PARTS[name][1] for name in chosen)
     runs: dict[str, Run] = {}
     failed = []
@@ -85,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
         words = (
             f"By `python -m reliability --minutes {given.minutes:g} --seed {seed}`, on "
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python "
-            f"{platform.python_version()}: {total:,} "
+            f"{platform.python_version()}, at commit {tried}: {total:,} "
             f"operations and inputs in all, and no fault.\n\n{table(runs)}\n"
         )
         page = PAGE.read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from .counts import Fault, Run
 from .workers import ROOT, ended
 
 BATCH = 400  # calls a process, after which a fresh one is taken
-PATIENCE = 120.0  # seconds for a batch
+PATIENCE = 900.0  # seconds for a batch: a machine may be busy, or the run paused for a while
 PYTHONS = ("embedded null", "surrogates not allowed")  # what open() says of names that cannot be
 # Results that users read and never make; what an adapter needs is tested with it.
 NOT_CALLED = {"Aligned", "AnalogyScores", "AnalogySection", "Converted", "Drift", "Neighbour"}

@@ -15,7 +15,7 @@ def run(run: Run) -> None:
     count = 300 if run.is_short else 5000
     while True:
         command = [sys.executable, str(ROOT / "tests" / "fuzz.py"), f"--begin={begin}"]
-        command += [f"--count={count}", "--workers=2", f"--keep={run.folder}"]
+        command += [f"--count={count}", "--workers=2", f"--keep={run.folder}", "--patience=600"]
         done = subprocess.run(command, capture_output=True, text=True)
         outcomes = re.findall(r"^\S+ +(\w+) +(\d+)$", done.stdout, re.MULTILINE)
         for outcome, times in outcomes:

@@ -139,5 +139,5 @@ def run(run: Run) -> None:
         run.notes.append("memory and descriptors are asked of Linux")
         return
     calls = 30_000 if run.is_short else 1_000_000
-    python(FLAT, calls, folder=run.folder, patience=1800)
+    python(FLAT, calls, folder=run.folder, patience=3600)
     run.count("calls after which memory, files, maps and threads were what they had been", calls)

@@ -21,7 +21,7 @@ from shardwise import Table, optimizers
 from .counts import Fault, Run
 
 ROWS, DIM = 4000, 32
-PATIENCE = 180.0
+PATIENCE = 900.0
 FULL = np.arange(ROWS * DIM, dtype=np.float32).reshape(ROWS, DIM)
 inherited: dict[str, Table] = {}  # what a forked child finds; a spawned one finds nothing
 

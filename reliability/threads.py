@@ -24,7 +24,7 @@ from .counts import Fault, Run
 
 READERS = 15
 ROWS, DIM = 3000, 24
-PATIENCE = 120.0
+PATIENCE = 900.0
 
 
 def rows_of(ids: NDArray[Any], generation: NDArray[Any] | int) -> NDArray[np.float64]:

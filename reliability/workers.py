@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(
-    code: str, *arguments: object, folder: Path, patience: float = 300, before: str = "", **env: str
+    code: str,
+    *arguments: object,
+    folder: Path,
+    patience: float = 1800,
+    before: str = "",
+    **env: str,
 ) -> str:
     """Run code, whose `sys.argv[1:]` are the arguments, and return what it prints.
 

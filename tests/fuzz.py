@@ -41,7 +41,6 @@ CORPUS = Path(__file__).with_name("corpus")
 TABLE = "table"  # a directory of the corpus that is a table: one of its files is mutated
 CHECKPOINT = "checkpoint"  # a directory: the index and the data of a TensorFlow checkpoint
 ALLOWED = (FormatError, OptionError, StoreError, MissingLibraryError)
-TIMEOUT = 20.0  # seconds for one input
 NUMBERS = [0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 4095, 4096, 65535, 1 << 20, (1 << 31) - 1]
 NUMBERS += [
     1 << 31,
@@ -198,8 +197,8 @@ def work(begin: int, step: int, end: int, pipe: Connection) -> None:
     pipe.send(None)
 
 
-def fuzz(begin: int, count: int, workers: int, keep: Path | None) -> int:
-    """Run inputs [begin, begin + count); return how many were findings."""
+def fuzz(begin: int, count: int, workers: int, keep: Path | None, seconds: float) -> int:
+    """Run inputs [begin, begin + count), each in so many seconds; return how many were findings."""
     outcomes: Counter[tuple[str, str]] = Counter()
     findings = 0
     context = multiprocessing.get_context("spawn")
@@ -230,12 +229,12 @@ def fuzz(begin: int, count: int, workers: int, keep: Path | None) -> int:
             except EOFError:
                 process.join()
                 failed = f"the process ended with {process.exitcode}"
-            patience = TIMEOUT + (40 if state["number"] < 0 else 0)
+            patience = seconds + (40 if state["number"] < 0 else 0)
             waiting = entry in started and failed is None
             if waiting and time.monotonic() - state["since"] > patience:
                 process.kill()
                 process.join()
-                failed = f"no answer in {TIMEOUT:.0f} s"
+                failed = f"no answer in {seconds:.0f} s"
             if failed is not None:
                 started.remove(entry)
                 findings += report(state["number"], "?", failed, keep)
@@ -275,11 +274,13 @@ def main() -> int:
     parser.add_argument("--begin", type=int, default=0, help="the number of the first one")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="a directory for the inputs that are findings")
+    parser.add_argument("--patience", type=float, default=20, help="seconds for one input")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name, files in seeds():
             print(f"{name:28} {read(put(Path(folder), name, files))}")
-    return min(1, fuzz(options.begin, options.count, options.workers, options.keep))
+    findings = fuzz(options.begin, options.count, options.workers, options.keep, options.patience)
+    return min(1, findings)
 
 
 if __name__ == "__main__":

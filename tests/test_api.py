@@ -516,7 +516,7 @@ def test_everything_public_has_an_example(shown, how):
 
 def test_the_stub_of_the_native_module(tmp_path):
     pytest.importorskip("nanobind", "3.1")
-    committed = Path(__file__).parents[1] / "src" / "shardwise" / "_native.pyi"
+    committed = Path(shardwise.__file__).with_name("_native.pyi")
     made = tmp_path / "_native.pyi"
     command = [sys.executable, "-m", "nanobind.stubgen", "-q", "-m", "shardwise._native", "-o"]
     subprocess.run([*command, made], check=True, cwd=tmp_path)

@@ -570,6 +570,7 @@ def run(last):
         os.write(told, table.optimizer_step.to_bytes(2, "little"))
 
 seen = middle = kills = done = 0
+span = 0.02  # seconds from one checkpoint to the next, as long as they take here and now
 while kills < COUNT:
     reading, told = os.pipe()
     child = os.fork()
@@ -581,11 +582,16 @@ while kills < COUNT:
         finally:
             os._exit(code)
     os.close(told)
-    time.sleep(0.02 + rng.random() * 0.1)
+    # At any moment after none to three checkpoints: within a restore, an update, a checkpoint.
+    data, begin = b"", time.perf_counter()
+    for _ in range(rng.randrange(4)):
+        data += os.read(reading, 2)
+        now = time.perf_counter()
+        span, begin = 0.8 * span + 0.2 * min(now - begin, 1), now
+    time.sleep(1.3 * rng.random() * span)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
-    data = b""
     while part := os.read(reading, 65536):
         data += part
     os.close(reading)

@@ -318,3 +318,123 @@ def test_copies_are_made_by_files(tmp_path):
             attempt(vectors)
     vectors.save(tmp_path / "t")
     assert KeyedVectors.load(tmp_path / "t")["b"].tolist() == [3.0, 4.0]
+
+
+CORPUS = ROOT / "tests" / "corpus"
+
+
+def test_a_model_of_ngrams(tmp_path):
+    kv = load_facebook_vectors(CORPUS / "fasttext.bin")
+    words = Vectors.from_file(CORPUS / "fasttext.bin")
+    assert kv.index_to_key == list(words.vocabulary)
+    made = words.lookup(["theory", "naïvely"], unknown="subwords")
+    assert np.array_equal(kv[["theory", "naïvely"]], made)
+    assert "theory" in kv
+    assert 7.5 not in kv
+    assert not kv.has_index_for("theory")
+    assert kv.vectors_for_all(["theory", "the", "theory"]).index_to_key == ["theory", "the"]
+    assert kv.vectors_for_all(["theory", "the"], allow_inference=False).index_to_key == ["the"]
+    kv.add_vector("theory", [1, 2, 3, 4])
+    kv.save(tmp_path / "table")
+    again = KeyedVectors.load(tmp_path / "table")
+    assert isinstance(again, FastTextKeyedVectors)
+    assert again["theory"].tolist() == [1, 2, 3, 4]  # it has a row now
+    assert np.array_equal(again["naïvely"], made[1])
+    again.vectors = np.ones((len(again), 2))
+    with pytest.raises(TableError, match="like those of the n-grams"):
+        again.save(tmp_path / "table")
+    with pytest.raises(OptionError, match="UTF-8"):
+        load_facebook_vectors(CORPUS / "fasttext.bin", encoding="latin-1")
+    with pytest.raises(OptionError, match="UTF-8"):
+        load_facebook_vectors(CORPUS / "fasttext.bin", encoding="nobody's")
+    with pytest.raises(FormatError):
+        load_facebook_vectors(CORPUS / "w2v.bin")
+
+
+def test_a_model_of_ngrams_in_shards(tmp_path):
+    """Its words are a part of its rows: with all rows in one piece no copy is made of them."""
+    Vectors.from_file(CORPUS / "fasttext.bin", shards=3).save(tmp_path / "table")
+    kv = FastTextKeyedVectors.load(tmp_path / "table")
+    whole = load_facebook_vectors(CORPUS / "fasttext.bin")
+    assert np.array_equal(kv.vectors, whole.vectors)
+    assert np.array_equal(kv["theory"], whole["theory"])
+    small().save(tmp_path / "plain")
+    with pytest.raises(TableError, match="fastText"):
+        FastTextKeyedVectors.load(tmp_path / "plain")
+
+
+def test_old_names():
+    kv, other = small(), small()
+    assert kv.similar_by_entity("b", 2) == kv.similar_by_key("b", 2)
+    assert kv.word_vec("d", use_norm=True).tolist() == [0, 0, 1]
+    assert kv.words_closer_than("a", "c") == kv.closer_than("a", "c") == ["b"]
+    kv.init_sims()
+    assert kv.vectors.tolist() == other.vectors.tolist()
+    kv.init_sims(replace=True)
+    assert kv.norms.tolist() == pytest.approx([1, 1, 1, 1])
+    with pytest.raises(AttributeError, match="optimal transport"):
+        kv.wmdistance(["a"], ["b"])
+    with pytest.raises(AttributeError, match="'KeyedVectors' object has no attribute 'nothing'"):
+        _ = kv.nothing
+
+
+def test_counts_that_are_missing_or_none(tmp_path):
+    kv = small()
+    with pytest.raises(KeyError, match="count"):
+        kv.save_word2vec_format(tmp_path / "v", tmp_path / "counts")
+    kv.save_word2vec_format(tmp_path / "v")
+    (tmp_path / "counts").write_text("a 3\nnobody 5\nb many\n")
+    with pytest.raises(FormatError, match="line 3"):
+        KeyedVectors.load_word2vec_format(tmp_path / "v", tmp_path / "counts")
+    (tmp_path / "counts").write_text("a 3\nnobody 5\nb 2\n")
+    found = KeyedVectors.load_word2vec_format(tmp_path / "v", tmp_path / "counts")
+    assert found.expandos["count"].tolist() == [3, 2, 0, 0]
+    chosen = found.vectors_for_all(["b", "a", "zz"], copy_vecattrs=True)
+    assert chosen.expandos["count"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda kv, path: kv.load_word2vec_format(path, binary=True, no_header=True),
+        lambda kv, path: kv.load_word2vec_format(path, datatype="U3"),
+        lambda kv, path: kv.most_similar_to_given("a", []),
+        lambda kv, path: kv.most_similar([("a", "much")]),
+        lambda kv, path: kv.most_similar([("a", 1.0, 2.0)]),
+        lambda kv, path: kv.most_similar([]),
+        lambda kv, path: kv.cosine_similarities(np.ones((2, 2)), np.ones((2, 2))),
+        lambda kv, path: setattr(kv, "vectors", np.ones(4)),
+        lambda kv, path: kv.add_vectors(["x"], [[1, 2, 3]], extras={"count": [1, 2]}),
+        lambda kv, path: KeyedVectors(3, dtype=np.int32).unit_normalize_all(),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(tmp_path, attempt):
+    kv = small()
+    kv.save_word2vec_format(tmp_path / "v")
+    before = kv.vectors.copy()
+    with pytest.raises((OptionError, TableError)):
+        attempt(kv, tmp_path / "v")
+    assert np.array_equal(kv.vectors, before)
+    assert kv.index_to_key == list("abcd")
+
+
+def test_a_view_says_what_it_is():
+    kv = small()
+    assert repr(kv.key_to_index) == "KeyToIndex(4 keys)"
+    assert repr(kv.index_to_key) == "IndexToKey(4 keys: ['a', 'b', 'c', ...])"
+    assert kv.index_to_key != ("a", "b", "c", "d")
+    assert 3 in kv.key_to_index.values()
+    assert 4 not in kv.key_to_index.values()
+
+
+def test_keys_by_position_and_rows_without_frequency():
+    kv = small()
+    kv[0] = [5, 5, 5]
+    assert kv["a"].tolist() == [5, 5, 5]
+    kv.resize_vectors()
+    kv.sort_by_descending_frequency()
+    assert kv.index_to_key == list("abcd")
+    assert kv.most_similar_cosmul("a", topn=0) == []
+    kv.fill_norms()
+    kv.fill_norms(force=True)
+    assert kv.norms[0] == pytest.approx(75**0.5)

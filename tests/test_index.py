@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_queries_are_those_of_the_exact_search():
         index.most_similar("nobody")
     frame = index.most_similar([["w1"], ["w2"]], topn=2, as_frame=True)
     assert list(frame.columns) == ["query", "token", "score"]
+
+
+def test_every_row_is_found_however_many_threads_put_it_in():
+    before = shardwise.num_threads()
+    vectors = Vectors.from_file(Path(__file__).parents[1] / "examples" / "novels-3000.bin")
+    try:
+        shardwise.set_num_threads(8)
+        index = vectors.index(dtype="f32", expansion_search=100)
+        own = [index.similar_by_vector(vectors[k], 1)[0].token for k in vectors.vocabulary]
+        assert own == list(vectors.vocabulary)  # else some ten are not there
+        assert len(index) == len(vectors)
+    finally:
+        shardwise.set_num_threads(before)
 
 
 def test_recall_is_a_share():

@@ -59,7 +59,7 @@ def test_balanced_spreads_what_is_asked_for_often():
     assert sorted(Partition.balanced(np.zeros(10), 4).shard_sizes) == [2, 2, 3, 3]
 
 
-@pytest.mark.parametrize("counts", [[-1, 2], [np.nan], [np.inf], [[1, 2]], ["a"]])
+@pytest.mark.parametrize("counts", [[-1, 2], [np.nan], [np.inf], [[1, 2]], ["a"], [1, [2]]])
 def test_balanced_refuses_what_are_no_counts(counts):
     with pytest.raises(PartitionError):
         Partition.balanced(counts, 2)

@@ -455,9 +455,7 @@ shardwise.keep = look
 
 
 def test_what_is_imported_later_is_what_type_checkers_see():
-    source = ast.parse(
-        (pathlib.Path(__file__).parents[1] / "src/shardwise/__init__.py").read_text()
-    )
+    source = ast.parse(pathlib.Path(shardwise.__file__).read_text())
     (block,) = (node for node in source.body if isinstance(node, ast.If))
     seen = {
         node.names[0].name: node.module.removeprefix("shardwise").removeprefix(".")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shardwise import (
     IdOutOfRangeError,
     OptionError,
+    Partition,
     TableError,
     TokenTypeError,
     UnknownTokenError,
@@ -436,3 +437,12 @@ def test_a_damaged_alias():
         for ask in (lambda d: d.encode(["a", "c"]), lambda d: d.aliases, lambda d: "c" in d):
             with pytest.raises(VocabularyError, match="expected aliases of ids from 0 to 1"):
                 ask(damaged)
+
+
+def test_ids_of_as_many_dimensions_as_arrays_have():
+    ids = np.full((1,) * 33, 7)
+    where = ", ".join(["0"] * 33)
+    with pytest.raises(IdOutOfRangeError, match=rf"ids\[{where}\] = 7"):
+        Vocabulary(["a", "b"]).decode(ids)
+    with pytest.raises(IdOutOfRangeError, match="= 7"):
+        Partition.mod(3, 2).locate(ids.astype(np.uint64))

@@ -31,8 +31,8 @@ GENSIM = "gensim, corpus_file"
 QUICK_LINES = 100_000
 # Of the ten nearest of frequent words, the share that is among those of other vectors of the
 # novels. Of words drawn by chance it would be a hundredth.
-AGREEMENT = 0.15
-ENOUGH = 10_000_000  # words, over all epochs
+AGREEMENT, QUICK_AGREEMENT = 0.15, 0.05
+ENOUGH, QUICK_ENOUGH = 10_000_000, 4_000_000  # words, over all epochs
 
 COMMON: dict[str, Any] = {"window": 5, "negative": 5, "sample": 1e-4, "min_count": 5, "seed": 1}
 NGRAMS: dict[str, Any] = {"min_n": 3, "max_n": 6}
@@ -63,9 +63,9 @@ def write_text(path: Path, quick: bool) -> int:
     return count
 
 
-def epochs(words: int) -> int:
+def epochs(words: int, quick: bool) -> int:
     """Return how many epochs a text needs to be learned from."""
-    return max(1, round(ENOUGH / words))
+    return max(1, round((QUICK_ENOUGH if quick else ENOUGH) / words))
 
 
 def target_of(at_least: float, aim: float | None = None) -> Target:
@@ -74,11 +74,17 @@ def target_of(at_least: float, aim: float | None = None) -> Target:
 
 def whole(setting: Setting, text: Path, words: int, gensim: Any | None) -> Case:
     """From a text file to vectors: what a user waits for."""
-    how = COMMON | {"epochs": epochs(words)}
+    how = COMMON | {"epochs": epochs(words, setting.quick)}
     names: dict[str, object] = {"train": skipgram.train, "text": text, "how": how}
     names["threads"] = setting.threads
     contenders = [
-        Contender(OURS, "train(text, dim=100, threads=threads, **how)", names, check(), ours=True)
+        Contender(
+            OURS,
+            "train(text, dim=100, threads=threads, **how)",
+            names,
+            check(setting.quick),
+            ours=True,
+        )
     ]
     absent = {}
     if gensim is None:
@@ -86,7 +92,9 @@ def whole(setting: Setting, text: Path, words: int, gensim: Any | None) -> Case:
     else:
         names = names | {"Word2Vec": gensim.Word2Vec, "text": str(text)}
         statement = "Word2Vec(corpus_file=text, vector_size=100, sg=1, workers=threads, **how)"
-        contenders.append(Contender(GENSIM, statement, names, check(lambda model: model.wv)))
+        contenders.append(
+            Contender(GENSIM, statement, names, check(setting.quick, lambda model: model.wv))
+        )
     title = f"from {words:,} words of text to vectors, epochs: {how['epochs']}"
     return Case(title, contenders, OURS, [target_of(2.5)], absent)
 
@@ -101,7 +109,7 @@ def training(
     target: Target,
 ) -> Case:
     """Train on words that are counted already."""
-    options = skipgram.Options(dim=100, epochs=epochs(words), **COMMON, **how)
+    options = skipgram.Options(dim=100, epochs=epochs(words, setting.quick), **COMMON, **how)
     corpus = read_corpus(text, options, None, None, tempfile.gettempdir(), lambda *_: None)
     rows = Rows(corpus.vocabulary, options, False, tempfile.gettempdir(), whole=False)
     rows.fill()
@@ -114,7 +122,7 @@ def training(
         table = shardwise.Table.from_array(np.concatenate(list(rows.vectors())))
         return shardwise.Vectors(table, corpus.vocabulary)
 
-    contenders = [Contender(OURS, statement, names, check(ours), ours=True)]
+    contenders = [Contender(OURS, statement, names, check(setting.quick, ours), ours=True)]
     absent = {}
     if gensim is None:
         absent[GENSIM] = NOT_INSTALLED
@@ -136,7 +144,7 @@ def training(
         def theirs(_: Any, model: Any = model) -> Any:
             return model.wv
 
-        contenders.append(Contender(GENSIM, statement, names, check(theirs)))
+        contenders.append(Contender(GENSIM, statement, names, check(setting.quick, theirs)))
     note = f"{words * options.epochs:,} words: divide by the CPU time"
     if not (options.subwords or options.model == "cbow"):
         note += "; " + work(corpus, native, options)
@@ -156,7 +164,9 @@ def work(corpus: Corpus, native: _native.SkipGram, options: skipgram.Options) ->
     return f"{adds / 1e9:.1f} G multiply-adds ({trained:,} words after sub-sampling); {peak}"
 
 
-def check(vectors_of: Callable[[Any], Any] = lambda found: found) -> Callable[[Any], bool]:
+def check(
+    quick: bool, vectors_of: Callable[[Any], Any] = lambda found: found
+) -> Callable[[Any], bool]:
     """Check that the neighbours of frequent words are mostly those of other vectors of the novels.
 
     Random numbers differ, so no two trainings give the same bits.
@@ -177,6 +187,6 @@ def check(vectors_of: Callable[[Any], Any] = lambda found: found) -> Callable[[A
             scores = rows[chosen] @ rows.T
             lists.append(np.argsort(-scores, axis=1)[:, 1:11])
         overlap = [len(np.intersect1d(a, b)) / 10 for a, b in zip(*lists, strict=True)]
-        return bool(np.mean(overlap) > AGREEMENT)
+        return bool(np.mean(overlap) > (QUICK_AGREEMENT if quick else AGREEMENT))
 
     return is_like

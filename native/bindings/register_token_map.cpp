@@ -88,7 +88,7 @@ struct Layout {
     std::uint32_t plain = 0; // bits of the state: the data lie in the object, and are ASCII
     std::size_t tuple_items_at = 0;
 
-    bool is_plain(const PyObject *object) const {
+    bool is_plain(PyObject *object) const {
         return Py_TYPE(object) == &PyUnicode_Type &&
                (field<std::uint32_t>(object, state_at) & plain) == plain;
     }

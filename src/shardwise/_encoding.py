@@ -233,7 +233,7 @@ def decode(vocabulary: Vocabulary, ids: Any, missing: str | None) -> str | list[
     some = bool(outside.any())
     if some and missing is None:
         position = int(np.argmax(outside))
-        raise out_of_range_error(array.shape, position, int(array.flat[position]), size)
+        raise out_of_range_error(array.shape, position, int(array.reshape(-1)[position]), size)
     if some:
         strings = [missing or ""] * array.size
         inside = np.flatnonzero(~outside)

@@ -176,7 +176,7 @@ class Partition:
         if array.dtype == np.uint64 and (beyond := array >= self.num_rows).any():
             position = int(beyond.argmax())
             raise out_of_range_error(
-                array.shape, position, int(array.flat[position]), self.num_rows
+                array.shape, position, int(array.reshape(-1)[position]), self.num_rows
             )
         flat = array.reshape(-1).astype(np.int64, copy=False)
         shards = np.empty(flat.shape, np.int64)

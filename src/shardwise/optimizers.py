@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,10 +97,7 @@ class Optimizer:
             bounds["clip_norm"] = (0.0, math.inf)
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
-            try:
-                number = math.nan if isinstance(value, (str, bool, np.ndarray)) else float(value)
-            except (TypeError, ValueError, OverflowError):
-                number = math.nan
+            number = _real(value)
             if not low <= number < high:
                 raise OptionError(
                     f"expected {name} of {type(self).__name__} from {low:g} to below {high:g}, "
@@ -451,13 +449,25 @@ class Ftrl(Optimizer):
         }
 
 
+def _real(value: Any) -> float:
+    """A real number as a float; NaN for what is none: in a str or an array, complex, a date."""
+    no_number = isinstance(value, np.generic) and value.dtype.kind in "bcmM"
+    if no_number or isinstance(value, (str, bytes, bool, np.ndarray)):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
 def _check_betas(adam: Adam | AdamW) -> None:
     betas: Any = adam.betas
     try:
-        numbers = tuple(float(beta) for beta in betas)
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) != 2 or not all(0 <= beta < 1 for beta in numbers):
+        # Three say that there are not two: an array of broadcast numbers may have any length.
+        found = tuple(islice(betas, 3))
+    except TypeError:
+        found = ()
+    if len(found) != 2 or not all(0 <= _real(beta) < 1 for beta in found):
         raise OptionError(f"expected two betas from 0 to below 1, got {betas!r:.60}")
     if adam.corrected and not adam.eps > 0:
         raise OptionError(f"expected an eps above 0 with corrected=True, got {adam.eps}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardwise._errors import (
     MissingLibraryError,
@@ -25,12 +26,15 @@ from shardwise.words._index_file import open_graph, origin_of, save_graph, state
 from shardwise.words._search import Floats, Ids, Queries, check_rows, directions, row_width, search
 
 if TYPE_CHECKING:
+    from shardwise._table import Table
     from shardwise._vectors import Vectors
 
 NAME = "index.safetensors"
 _DTYPES = ("f32", "f16", "bf16", "i8")
 _SPARE = 20  # candidates beyond those asked for: their order by rounded values is not the true one
 _MOST = 4096  # rows that are put in at once; an interruption is heard between them
+_REPAIR = 64  # expansion of the search for rows that cannot be found
+_SAME = 1e-3  # distance of rows that are the same, whatever the dtype of the graph
 _ALONE = 1024  # first rows, put in by one thread: several at once leave some that are not found
 _Progress = Callable[[int, int], object]
 
@@ -251,13 +255,42 @@ def _build(
     begin = 0
     while begin < count:
         alone = begin < _ALONE
-        ids = np.arange(begin, min(begin + (min(step, _ALONE) if alone else step), count))
-        rows = directions(table.lookup(ids)).astype(np.float32)
-        some = rows.any(axis=1)  # rows of zeros are near nothing
-        if some.any():
-            threads = 1 if alone else num_threads()
-            graph.add(ids[some].astype(np.uint64), rows[some], threads=threads)
-        begin += len(ids)
+        end = min(begin + (min(step, _ALONE) if alone else step), count)
+        ids, rows = _block(table, begin, end)
+        if ids.size:
+            graph.add(ids, rows, threads=1 if alone else num_threads())
+        begin = end
         if progress is not None:
             progress(begin, count)
+    if num_threads() > 1 and count > _ALONE:
+        for begin in range(0, count, step):
+            _repair(graph, *_block(table, begin, min(begin + step, count)))
     return graph
+
+
+def _block(table: Table, begin: int, end: int) -> tuple[NDArray[np.uint64], Floats]:
+    """Ids and directions of rows that follow each other; rows of zeros, near nothing, left out."""
+    ids = np.arange(begin, end)
+    rows = directions(table.lookup(ids)).astype(np.float32)
+    some = rows.any(axis=1)
+    return ids[some].astype(np.uint64), rows[some]
+
+
+def _repair(graph: Any, ids: NDArray[np.uint64], rows: Floats) -> None:
+    """Put those rows in again, by one thread, that do not find themselves.
+
+    Threads that put rows in at the same time do not see each other's, and now and then no path
+    is left to one: the more threads there are for a CPU, the more.
+    """
+    if not ids.size:
+        return
+    wide, graph.expansion_search = graph.expansion_search, _REPAIR
+    found = graph.search(rows, 2, threads=num_threads())
+    graph.expansion_search = wide
+    keys = np.asarray(found.keys).reshape(len(ids), -1)
+    distances = np.asarray(found.distances).reshape(len(ids), -1)
+    # Rows that are the same find each other.
+    lost = (keys != ids[:, None]).all(axis=1) & ~(distances[:, 0] < _SAME)
+    if lost.any():
+        graph.remove(ids[lost])
+        graph.add(ids[lost], rows[lost], threads=1)
