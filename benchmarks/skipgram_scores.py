@@ -66,7 +66,9 @@ def run(models: list[str], seeds: list[int], threads: int, alone: bool) -> list[
     logging.getLogger("gensim").setLevel(logging.ERROR)
     shardwise.set_num_threads(threads)
     most = multiply_adds()
-    print(f"{machine.cpu_model()}, threads: {threads}, epochs: {EPOCHS}, seeds: {seeds}", flush=True)
+    print(
+        f"{machine.cpu_model()}, threads: {threads}, epochs: {EPOCHS}, seeds: {seeds}", flush=True
+    )
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "novels.txt")
