@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import random
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardwise import Table, Vectors, Vocabulary
+from shardwise import Table, Vectors, Vocabulary, _native
+from shardwise.cli import app
 
 ROOT = Path(__file__).parents[1]
+NOVELS = ROOT.parent / "shared" / "data" / "novels.txt.xz"
 
 
 def program(name, needs="torch"):
@@ -152,3 +155,29 @@ def test_ray_lookup(novels):
     assert sorted(found["word"].to_pylist()) == sorted(asked)
     expected = vectors.lookup(found["word"].to_pylist(), unknown="zeros")
     assert np.array_equal(np.stack(found["vector"].to_numpy()), expected)
+
+
+@pytest.mark.parametrize(
+    "text", [ROOT / "examples" / "novels-excerpt.txt.xz", NOVELS], ids=["excerpt", "novels"]
+)
+def test_the_table_is_remade(text, tmp_path, monkeypatch):
+    """By the commands that the page gives: of the excerpt a table like it, of all novels it."""
+    if not text.exists():
+        pytest.skip("needs the shared data")
+    page = (ROOT / "examples" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("novels.txt.xz").symlink_to(text)
+    for pattern in (r"^    shardwise (train novels\..*)$", r"^    shardwise (convert trained .*)$"):
+        (command,) = re.findall(pattern, page, re.MULTILINE)
+        app(shlex.split(command), standalone_mode=False)
+    made = Path("novels-3000.bin")
+    there = ROOT / "examples" / made
+    assert made.stat().st_size == pytest.approx(there.stat().st_size, rel=0.01)
+    if text != NOVELS:
+        assert Vectors.from_file(made).table.shape == (3000, 100)
+        return
+    ours, theirs = (Vectors.from_file(path) for path in (made, there))
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose(ours.lookup(list(ours)), theirs.lookup(list(theirs)), atol=1e-3)
+    if _native.isa() in ("x86-64-v3", "x86-64-v4"):  # others may round products
+        assert made.read_bytes() == there.read_bytes()

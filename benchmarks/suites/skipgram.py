@@ -110,58 +110,77 @@ def training(
 ) -> Case:
     """Train on words that are counted already."""
     options = skipgram.Options(dim=100, epochs=epochs(words, setting.quick), **COMMON, **how)
-    corpus = read_corpus(text, options, None, None, tempfile.gettempdir(), lambda *_: None)
-    rows = Rows(corpus.vocabulary, options, False, tempfile.gettempdir(), whole=False)
-    rows.fill()
-    native = trainer(corpus, rows, options)
+    corpus, rows, native = prepared(text, options)
     names: dict[str, object] = {"native": native, "threads": setting.threads}
     names["blocks"] = native.blocks * options.epochs
-    statement = "native.train(0, blocks, threads)"
 
     def ours(_: Any) -> Any:
-        table = shardwise.Table.from_array(np.concatenate(list(rows.vectors())))
-        return shardwise.Vectors(table, corpus.vocabulary)
+        return vectors_of(corpus, rows)
 
-    contenders = [Contender(OURS, statement, names, check(setting.quick, ours), ours=True)]
+    contenders = [Contender(OURS, TRAIN, names, check(setting.quick, ours), ours=True)]
     absent = {}
     if gensim is None:
         absent[GENSIM] = NOT_INSTALLED
     else:
-        given = {**COMMON, "vector_size": 100, "workers": setting.threads}
-        given["sg"] = 0 if options.model == "cbow" else 1
-        given["alpha"] = options.rate
-        if options.subwords:
-            model = gensim.FastText(**given, **NGRAMS, bucket=options.bucket)
-        else:
-            model = gensim.Word2Vec(**given)
-        model.build_vocab(corpus_file=str(text))
+        model = prepared_peer(gensim, text, options, setting.threads)
         names = {"model": model, "text": str(text), "epochs": options.epochs}
-        statement = (
-            "model.train(corpus_file=text, total_words=model.corpus_total_words, "
-            "total_examples=model.corpus_count, epochs=epochs)"
-        )
 
         def theirs(_: Any, model: Any = model) -> Any:
             return model.wv
 
-        contenders.append(Contender(GENSIM, statement, names, check(setting.quick, theirs)))
+        contenders.append(Contender(GENSIM, TRAIN_PEER, names, check(setting.quick, theirs)))
     note = f"{words * options.epochs:,} words: divide by the CPU time"
     if not (options.subwords or options.model == "cbow"):
-        note += "; " + work(corpus, native, options)
+        adds, trained = work(native, options)
+        most = multiply_adds()
+        peak = most if isinstance(most, str) else f"{most / 1e9:.1f} G a second of a core at most"
+        note += f"; {adds / 1e9:.1f} G multiply-adds ({trained:,} words after sub-sampling); {peak}"
     return Case(
         f"{title}, dim 100, epochs: {options.epochs}", contenders, OURS, [target], absent, note
     )
 
 
-def work(corpus: Corpus, native: _native.SkipGram, options: skipgram.Options) -> str:
-    """Say how many multiplications and additions it takes, and how many a core can do."""
+TRAIN = "native.train(0, blocks, threads)"
+TRAIN_PEER = (
+    "model.train(corpus_file=text, total_words=model.corpus_total_words, "
+    "total_examples=model.corpus_count, epochs=epochs)"
+)
+
+
+def prepared(text: Path, options: skipgram.Options) -> tuple[Corpus, Rows, _native.SkipGram]:
+    """Count and encode the words, and give the rows their first values."""
+    place = tempfile.gettempdir()
+    corpus = read_corpus(text, options, None, None, place, lambda *_: None)
+    rows = Rows(corpus.vocabulary, options, False, place, whole=False)
+    rows.fill()
+    return corpus, rows, trainer(corpus, rows, options)
+
+
+def vectors_of(corpus: Corpus, rows: Rows) -> shardwise.Vectors:
+    """Return the rows of the words."""
+    table = shardwise.Table.from_array(np.concatenate(list(rows.vectors())))
+    return shardwise.Vectors(table, corpus.vocabulary)
+
+
+def prepared_peer(gensim: Any, text: Path, options: skipgram.Options, threads: int) -> Any:
+    """Return gensim's model of the same options, its words counted."""
+    given = {name: getattr(options, name) for name in COMMON}
+    given |= {"vector_size": options.dim, "workers": threads, "alpha": options.rate}
+    given["sg"] = 0 if options.model == "cbow" else 1
+    if options.subwords:
+        model = gensim.FastText(**given, **NGRAMS, bucket=options.bucket)
+    else:
+        model = gensim.Word2Vec(**given)
+    model.build_vocab(corpus_file=str(text))
+    return model
+
+
+def work(native: _native.SkipGram, options: skipgram.Options) -> tuple[float, int]:
+    """Return how many multiplications and additions it takes, and how many words are trained."""
     _, trained, _, contexts = native.train(0, native.blocks * options.epochs, 1)
     sample = 256  # of so many centre words the context words are counted
     pairs = contexts * sample * (1 + options.negative)
-    adds = 3 * pairs * options.dim  # one for the product, one for each of both rows
-    most = multiply_adds()
-    peak = most if isinstance(most, str) else f"{most / 1e9:.1f} G a second of a core at most"
-    return f"{adds / 1e9:.1f} G multiply-adds ({trained:,} words after sub-sampling); {peak}"
+    return 3 * pairs * options.dim, trained  # one for the product, one for each of both rows
 
 
 def check(
@@ -171,7 +190,9 @@ def check(
 
     Random numbers differ, so no two trainings give the same bits.
     """
-    path = ROOT / "examples" / "novels-3000.bin"
+    path = DATA / "vectors" / "novels-100d.bin"  # gensim made them
+    if not path.exists():
+        path = ROOT / "examples" / "novels-3000.bin"
     wanted = shardwise.Vectors.from_file(path)
     some = list(wanted)[100:1100:5]
 

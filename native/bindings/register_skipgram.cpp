@@ -54,8 +54,9 @@ class Trainer {
 public:
     Trainer(Vector<const std::int32_t> corpus, Rows inputs, Rows outputs, Vector<const std::int64_t> counts,
             std::optional<Vector<const std::uint32_t>> keep, std::optional<Vector<const std::int64_t>> parts,
-            std::optional<Vector<const std::int64_t>> part_offsets, bool cbow, std::size_t window,
-            std::size_t negative, std::size_t shared_by, std::size_t epochs, double rate, std::uint64_t seed)
+            std::optional<Vector<const std::int64_t>> part_offsets, bool read_ahead, bool cbow,
+            std::size_t window, std::size_t negative, std::size_t shared_by, std::size_t epochs, double rate,
+            std::uint64_t seed)
         : corpus_(std::move(corpus)), inputs_(std::move(inputs)), outputs_(std::move(outputs)),
           keep_(std::move(keep)), parts_(std::move(parts)), part_offsets_(std::move(part_offsets)) {
         const std::size_t words = counts.shape(0);
@@ -95,6 +96,7 @@ public:
         task_.part_offsets = parts_ ? part_offsets_->data() : nullptr;
         task_.keep = keep_ ? keep_->data() : nullptr;
         task_.negatives = alias_.data();
+        task_.read_ahead = read_ahead;
         task_.cbow = cbow;
         task_.window = window;
         task_.num_negatives = negative;
@@ -134,12 +136,12 @@ void register_skipgram(nb::module_ &m) {
     nb::class_<Trainer>(m, "SkipGram", "A training: a corpus of ids, and the rows that it changes.")
         .def(nb::init<Vector<const std::int32_t>, Rows, Rows, Vector<const std::int64_t>,
                       std::optional<Vector<const std::uint32_t>>, std::optional<Vector<const std::int64_t>>,
-                      std::optional<Vector<const std::int64_t>>, bool, std::size_t, std::size_t, std::size_t,
-                      std::size_t, double, std::uint64_t>(),
+                      std::optional<Vector<const std::int64_t>>, bool, bool, std::size_t, std::size_t,
+                      std::size_t, std::size_t, double, std::uint64_t>(),
              nb::kw_only(), "corpus"_a.noconvert(), "inputs"_a.noconvert(), "outputs"_a.noconvert(),
              "counts"_a.noconvert(), "keep"_a.none().noconvert(), "parts"_a.none().noconvert(),
-             "part_offsets"_a.none().noconvert(), "cbow"_a, "window"_a, "negative"_a, "shared_by"_a,
-             "epochs"_a, "rate"_a, "seed"_a)
+             "part_offsets"_a.none().noconvert(), "read_ahead"_a, "cbow"_a, "window"_a, "negative"_a,
+             "shared_by"_a, "epochs"_a, "rate"_a, "seed"_a)
         .def_prop_ro("blocks", &Trainer::blocks, "How many blocks an epoch has.")
         .def("train", &Trainer::train, "begin"_a, "end"_a, "threads"_a,
              "Trains blocks, counted over all epochs; (tokens read, centre words trained, loss of a sample, "

@@ -46,6 +46,19 @@ Gather part_of(const Gather &task, std::size_t begin, std::size_t end) {
 
 } // namespace
 
+void join(std::vector<PageRange> &ranges) {
+    std::sort(ranges.begin(), ranges.end(),
+              [](const PageRange &a, const PageRange &b) { return a.begin < b.begin; });
+    std::size_t kept = 0;
+    for (const PageRange &range : ranges) {
+        if (kept > 0 && range.begin <= ranges[kept - 1].end)
+            ranges[kept - 1].end = std::max(ranges[kept - 1].end, range.end);
+        else
+            ranges[kept++] = range;
+    }
+    ranges.resize(kept);
+}
+
 std::vector<PageRange> pages_of(const Gather &task, std::size_t begin, std::size_t end) {
     std::vector<PageRange> ranges;
     if (task.row_bytes == 0)
@@ -57,16 +70,7 @@ std::vector<PageRange> pages_of(const Gather &task, std::size_t begin, std::size
         if (row != 0)
             ranges.push_back({row & ~mask, (row + task.row_bytes + mask) & ~mask});
     }
-    std::sort(ranges.begin(), ranges.end(),
-              [](const PageRange &a, const PageRange &b) { return a.begin < b.begin; });
-    std::size_t kept = 0;
-    for (const PageRange &range : ranges) {
-        if (kept > 0 && range.begin <= ranges[kept - 1].end)
-            ranges[kept - 1].end = std::max(ranges[kept - 1].end, range.end);
-        else
-            ranges[kept++] = range;
-    }
-    ranges.resize(kept);
+    join(ranges);
     return ranges;
 }
 

@@ -17,6 +17,9 @@ struct PageRange {
     std::uintptr_t end;
 };
 
+/// Sorts ranges, and joins those that touch.
+void join(std::vector<PageRange> &ranges);
+
 /// The pages in which the rows of ids [begin, end) of the task lie: sorted, joined where they touch. Ids
 /// outside the table have none.
 std::vector<PageRange> pages_of(const Gather &task, std::size_t begin, std::size_t end);

@@ -80,6 +80,7 @@ struct SkipGram {
     const std::uint32_t *keep = nullptr; // of 2^32 occurrences of a word; the greatest means all. Or null
     const AliasEntry *negatives = nullptr;
 
+    bool read_ahead = false; // the rows lie in a file that the memory does not hold
     bool cbow = false;
     std::size_t window = 5;
     std::size_t num_negatives = 5;       // at most most_outputs - 1
@@ -103,6 +104,9 @@ inline constexpr std::size_t block_tokens = 16384;
 
 /// How many blocks an epoch has.
 std::size_t skipgram_blocks(std::size_t corpus_size);
+
+/// Where a block of the corpus begins: behind the end of a sentence, if one is near.
+std::size_t skipgram_block_begin(const SkipGram &task, std::size_t block);
 
 /// Trains blocks [begin, end), counted over all epochs, on at most `threads` threads. With one thread the
 /// result depends on the arguments and the instruction level alone; with more, threads change rows without

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "core/cpu.h"
+#include "core/skipgram_ahead.h"
 #include "core/skipgram_corpus.h"
 #include "core/threads.h"
 
@@ -257,6 +258,7 @@ void a_training_is_the_same_in_any_slices() {
                 for (const float x : inputs)
                     CHECK(std::isfinite(x));
                 training.reset();
+                training.task.read_ahead = true; // which draws the same, beforehand
                 std::uint64_t tokens = 0;
                 for (std::size_t at = 0; at < all;) {
                     const std::size_t end = std::min(all, at + 1 + at % 3);
@@ -266,6 +268,49 @@ void a_training_is_the_same_in_any_slices() {
                 CHECK(tokens == whole.tokens);
                 CHECK(copy_of(training.inputs) == inputs && copy_of(training.outputs) == outputs);
             }
+}
+
+void rows_are_read_ahead_before_they_are_touched() {
+    for (const bool cbow : {false, true})
+        for (const std::size_t more : {0, 4000}) {
+            Training training(1500, 4000, more, 1024); // a row is as large as a page
+            training.task.cbow = cbow;
+            training.task.keep = nullptr;
+            training.reset();
+            const auto before = copy_of(training.inputs);
+            train_skipgram(training.task, 0, 1, 1);
+            std::vector<std::int32_t> words;
+            for (const std::int32_t id : training.corpus)
+                if (id != sentence_end)
+                    words.push_back(id);
+            SkipGramAhead ahead(training.task);
+            ahead.begin(words, random_of(training.task, 0, 0));
+            std::vector<PageRange> pages;
+            for (const std::size_t end : {1, 700, 701, 1500, 9999})
+                for (const PageRange &range : ahead.pages_until(end))
+                    pages.push_back(range);
+            join(pages);
+            const auto is_asked = [&](const float *row) {
+                const auto at = reinterpret_cast<std::uintptr_t>(row);
+                return std::any_of(pages.begin(), pages.end(), [&](const PageRange &range) {
+                    return range.begin <= at && at + 4096 <= range.end;
+                });
+            };
+            std::size_t changed = 0, asked = 0;
+            const auto look = [&](const float *rows, std::size_t count, const float *old) {
+                for (std::size_t i = 0; i < count; ++i) {
+                    const float *const row = rows + 1024 * i;
+                    const bool has = !std::equal(row, row + 1024, old + 1024 * i);
+                    changed += has;
+                    asked += is_asked(row);
+                    CHECK(!has || is_asked(row));
+                }
+            };
+            const std::vector<float> zeros(4000 * 1024);
+            look(training.outputs.data(), 4000, zeros.data());
+            look(training.inputs.data(), 4000 + more, before.data());
+            CHECK(changed > 1500 && asked < 7000 && asked < 2 * changed);
+        }
 }
 
 void a_corpus_of_any_shape_is_trained() {
@@ -356,6 +401,7 @@ int main() {
     the_sigmoid_holds_at_its_ends();
     draws_come_as_often_as_they_should();
     a_training_is_the_same_in_any_slices();
+    rows_are_read_ahead_before_they_are_touched();
     a_corpus_of_any_shape_is_trained();
     text_becomes_ids();
     long_texts_are_cut_like_short_ones();

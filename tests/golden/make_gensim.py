@@ -4,12 +4,14 @@ Run it by hand where gensim is installed: python tests/golden/make_gensim.py
 """
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from gensim.models import KeyedVectors
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).absolute().parent
 
 # Each is a line of Python on `kv`; tests/test_gensim.py runs the same lines.
 CALLS = """
@@ -130,6 +132,7 @@ def main():
         HERE.parents[1] / "examples" / "novels-3000.bin", binary=True
     )
     kv.fill_norms()
+    os.chdir(tempfile.mkdtemp())  # the lines name files there
     Path("pairs.txt").write_text(PAIRS)
     Path("analogies.txt").write_text(ANALOGIES)
     found = {}

@@ -107,6 +107,7 @@ def trainer(corpus: Corpus, rows: Rows, options: Options) -> _native.SkipGram:
         keep=_keep(corpus, options.sample),
         parts=None if parts is None else parts.ids,
         part_offsets=None if parts is None else parts.offsets,
+        read_ahead=rows.read_ahead,
         cbow=options.model == "cbow",
         window=options.window,
         negative=options.negative,

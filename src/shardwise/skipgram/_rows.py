@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shardwise import _native
 from shardwise._errors import OptionError
+from shardwise._safetensors import advise
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
 from shardwise.formats._ngrams import mean_rows
@@ -77,6 +78,11 @@ class Rows:
             of the memory that is free.
         place: the directory for it.
         whole: hold a row for each bucket.
+
+    Attributes:
+        inputs: the rows of words and n-grams, float32.
+        outputs: the rows of contexts.
+        read_ahead: whether they are on disk, and more than the memory holds well.
     """
 
     def __init__(
@@ -93,10 +99,15 @@ class Rows:
         self._bucket = options.bucket
         self.held = self.words + (0 if self.parts is None else len(self.parts.used))
         columns = -(-options.dim // _STEP) * _STEP
+        large = 4 * columns * (self.held + self.words) > _free_memory() // 2
         if on_disk is None:
-            on_disk = 4 * columns * (self.held + self.words) > _free_memory() // 2
+            on_disk = large
+        self.read_ahead = on_disk and large
         self.inputs = _new_rows((self.held, columns), on_disk, place)
         self.outputs = _new_rows((self.words, columns), on_disk, place)
+        if self.read_ahead:  # what the system would read around each page is not needed
+            advise(self.inputs, "random")
+            advise(self.outputs, "random")
         # word2vec's first values are within 0.5 / dim, fastText's within 1 / dim.
         bound = (1.0 if options.subwords else 0.5) / options.dim
         self._make = _maker(uniform(-bound, bound, seed=options.seed), options.dim)
