@@ -83,7 +83,7 @@ template <class Acc> struct Part {
     size_t end;
     bool opens;   // its bag begins with it; else the sums so far are in `acc`
     bool closes;  // its bag ends with it
-    bool weighed; // the divisor is that of the bag's weights, which are added up with its first columns
+    bool weighed; // the divisor is that of the bag's weights, which are added up with its rows
     bool is_zero;
     Acc divisor;
     std::byte *out; // the bag's row

@@ -88,13 +88,8 @@ void scatter(const Scatter &task) {
 void mark_rows(const std::int64_t *ids, std::size_t count, std::uint64_t num_rows, std::uint8_t *changed) {
     for (std::size_t i = 0; i < count; ++i) {
         const auto row = static_cast<std::uint64_t>(ids[i]);
-        if (row >= num_rows)
-            continue;
-        // Threads that write to different rows may share a byte here: no bit must get lost.
-        const auto bit = static_cast<std::uint8_t>(1U << row % 8);
-        std::uint8_t &byte = changed[row / 8];
-        if ((__atomic_load_n(&byte, __ATOMIC_RELAXED) & bit) == 0)
-            __atomic_fetch_or(&byte, bit, __ATOMIC_RELAXED);
+        if (row < num_rows)
+            mark_row(changed, row);
     }
 }
 

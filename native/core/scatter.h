@@ -22,6 +22,15 @@ struct Scatter {
 /// Writes to memory, on several threads where that pays.
 void scatter(const Scatter &task);
 
+/// Sets the bit of a row in a bit for each. Threads that change different rows may share a byte: no bit must
+/// get lost.
+inline void mark_row(std::uint8_t *changed, std::uint64_t row) {
+    const auto bit = static_cast<std::uint8_t>(1U << row % 8);
+    std::uint8_t &byte = changed[row / 8];
+    if ((__atomic_load_n(&byte, __ATOMIC_RELAXED) & bit) == 0)
+        __atomic_fetch_or(&byte, bit, __ATOMIC_RELAXED);
+}
+
 /// Sets the bits of ids in a bit for each of `num_rows` rows; ids outside are passed over. Several threads
 /// may do it at once.
 void mark_rows(const std::int64_t *ids, std::size_t count, std::uint64_t num_rows, std::uint8_t *changed);

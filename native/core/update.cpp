@@ -11,6 +11,7 @@
 #include "core/cpu.h"
 #include "core/memory.h"
 #include "core/radix.h"
+#include "core/scatter.h"
 #include "core/threads.h"
 
 namespace shardwise {
@@ -278,10 +279,8 @@ template <class Entry> void run_cold(const SortedUpdate &work) {
 
 /// Sets the bits of the rows, in their order, before any is changed.
 template <class Entry> void mark_changed(const SortedUpdate &work, std::uint8_t *changed) {
-    for (std::size_t i = 0; i < work.count; ++i) {
-        const std::uint64_t row = row_of<Entry>(work, i);
-        changed[row / 8] = static_cast<std::uint8_t>(changed[row / 8] | 1U << row % 8);
-    }
+    for (std::size_t i = 0; i < work.count; ++i)
+        mark_row(changed, row_of<Entry>(work, i));
 }
 
 template <class Entry>

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardwise._bags import Bags, as_bags
-from shardwise._errors import IdOutOfRangeError, IdTypeError
+from shardwise._errors import IdOutOfRangeError
 from shardwise._ids import OutOfRange, as_ids, as_policy
 from shardwise._layout import other_dtype
 from shardwise._norms import as_limit
 from shardwise._output import check_out, given
 from shardwise._pool import Combiner, as_id, pool
+from shardwise._reading import refuse_slices
 from shardwise.distributed._ahead import Ahead, divided
 from shardwise.distributed._asking import (
     Question,
@@ -85,11 +86,7 @@ class Lookups(Ahead):
 
     def __getitem__(self, ids: Any) -> NDArray[Any]:
         """Return `lookup(ids)`."""
-        if isinstance(ids, (slice, tuple)) or ids is None or ids is Ellipsis:
-            raise IdTypeError(
-                f"expected ids as integers, got {ids!r}; for a run of rows pass "
-                "numpy.arange(start, stop), and index the result for columns"
-            )
+        refuse_slices(ids)
         return self.lookup(ids)
 
     def pool(
