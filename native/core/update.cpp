@@ -225,7 +225,8 @@ template <class Entry> std::size_t next_row(const SortedUpdate &work, std::size_
 }
 
 template <class Entry> void run(const SortedUpdate &work, std::size_t begin, std::size_t end) {
-    const std::size_t scratch_bytes = (2 * work.task->rows.dim + 16) * sizeof(double) + 64;
+    const std::size_t dim = work.task->rows.dim;
+    const std::size_t scratch_bytes = update_block(dim) * dim * sizeof(double) + 64;
     parallel_for(end - begin, thread_rows, [&](std::size_t from, std::size_t to) {
         const std::size_t first = next_row<Entry>(work, begin + from);
         const std::size_t last = begin + to == end ? end : next_row<Entry>(work, begin + to);

@@ -107,10 +107,18 @@ struct SortedUpdate {
     const std::uint32_t *winners; // max: of each bag and column, which of its positions was the largest
 };
 
+/// How many rows are changed together: no more than fit the first cache beside their sums.
+inline constexpr std::size_t most_update_block = 8;
+constexpr std::size_t update_block(std::size_t dim) {
+    constexpr std::size_t sums = 2048; // numbers
+    const std::size_t fitting = dim == 0 ? most_update_block : sums / dim;
+    return fitting < 1 ? 1 : fitting < most_update_block ? fitting : most_update_block;
+}
+
 /// One instruction level's kernels.
 struct UpdateKernels {
-    /// Entries [begin, end), which hold all entries of their rows; `scratch` has room for two rows of
-    /// doubles.
+    /// Entries [begin, end), which hold all entries of their rows; `scratch`, on a boundary of 64 bytes, has
+    /// room for `update_block` rows of sums.
     void (*apply)(const SortedUpdate &work, std::size_t begin, std::size_t end, std::byte *scratch);
     /// The first number of [begin, end) that is not finite, or all_in_range.
     std::size_t (*find_nonfinite)(const Update &task, std::size_t begin, std::size_t end);

@@ -10,12 +10,10 @@
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-constexpr size_t rows_ahead = 24; // rows and states that are asked for before they are changed
+// Rows are changed in blocks: what is done alike for all rows of a block waits for no other and has no branch
+// that depends on how often a row comes, and those of blocks to come are found and asked for meanwhile.
+constexpr size_t blocks_ahead = 3;
 constexpr size_t gradients_ahead = 8;
-
-SHARDWISE_INLINE void ask(const std::byte *at, size_t bytes) {
-    prefetch<3>(at, ahead_of(bytes, reinterpret_cast<uintptr_t>(at)));
-}
 
 SHARDWISE_INLINE Place place_of(const PartitionView &partition, uint64_t id) {
     switch (partition.strategy) {
@@ -38,25 +36,44 @@ SHARDWISE_INLINE std::byte *row_at(const Shard *shards, const Place &place) {
 
 // ---- the sum of a row's gradients ----
 
-template <class T> struct Source {
+template <class Entry> SHARDWISE_INLINE uint64_t row_of(Entry entry, unsigned bits) {
+    return static_cast<uint64_t>(entry >> bits);
+}
+
+template <class Entry> SHARDWISE_INLINE uint64_t payload_of(Entry entry, unsigned bits) {
+    return static_cast<uint64_t>(entry & ((static_cast<Entry>(1) << bits) - 1));
+}
+
+/// What an entry says: the number of a gradient that is added as it is, or a position, which has a bag and
+/// perhaps a weight, or of which the columns are added where it is its bag's largest.
+enum class Adds : uint8_t { gradient, weighted, largest };
+
+template <class T, Adds Kind> struct Source {
     const T *gradients;
     size_t dim;
     const int64_t *bags;
     const T *weights;
     const uint32_t *winners;
     const int64_t *offsets;
+    Lines lines; // of a gradient
 
     SHARDWISE_INLINE size_t number_of(uint64_t payload) const {
-        return bags == nullptr ? payload : static_cast<size_t>(bags[payload]);
+        if constexpr (Kind == Adds::gradient)
+            return payload;
+        return static_cast<size_t>(bags[payload]);
     }
     SHARDWISE_INLINE const T *row(uint64_t payload) const { return gradients + number_of(payload) * dim; }
+    template <class Entry> SHARDWISE_INLINE void ask(Entry entry, unsigned bits) const {
+        lines.ask(reinterpret_cast<const std::byte *>(row(payload_of(entry, bits))));
+    }
 
     /// What an entry adds to the columns of a chunk.
-    template <bool Max, bool Full>
-    SHARDWISE_INLINE Chunk<T> part(uint64_t payload, size_t column, size_t n) const {
+    template <bool Full> SHARDWISE_INLINE Chunk<T> part(uint64_t payload, size_t column, size_t n) const {
         const size_t number = number_of(payload);
         Chunk<T> value = read<Chunk<T>, Full>(gradients + number * dim + column, n);
-        if constexpr (Max) {
+        if constexpr (Kind == Adds::gradient)
+            return value;
+        if constexpr (Kind == Adds::largest) {
             const auto mine = static_cast<uint32_t>(payload - static_cast<uint64_t>(offsets[number]));
             const uint32_t *const winner = winners + number * dim + column;
             for (size_t i = 0; i < n; ++i)
@@ -66,54 +83,50 @@ template <class T> struct Source {
     }
 };
 
-template <class Entry> SHARDWISE_INLINE uint64_t row_of(Entry entry, unsigned bits) {
-    return static_cast<uint64_t>(entry >> bits);
-}
-
-template <class Entry> SHARDWISE_INLINE uint64_t payload_of(Entry entry, unsigned bits) {
-    return static_cast<uint64_t>(entry & ((static_cast<Entry>(1) << bits) - 1));
-}
-
-/// Sums the entries [begin, end), which are followed by others up to `last`: `Count` chunks from a column on,
-/// kept in registers while the gradients go by.
-template <class T, class Entry, bool Max, bool Full, int Count>
-SHARDWISE_INLINE void add_tile(const Source<T> &source, const Entry *entries, size_t begin, size_t end,
-                               size_t last, unsigned bits, size_t column, size_t n, T *sum) {
+/// Sums the entries [begin, end) row by row, which are followed by others up to `last`: `Count` chunks from a
+/// column on, kept in registers while the gradients go by. Each sum is written as often as it grows: that is
+/// cheaper than to guess where a row ends.
+template <bool Full, int Count, class T, Adds Kind, class Entry>
+SHARDWISE_INLINE void add_tile(const Source<T, Kind> &source, const Entry *entries, size_t begin, size_t end,
+                               size_t last, unsigned bits, size_t column, size_t n, T *sums) {
     constexpr size_t step = lanes<T>;
-    Chunk<T> totals[Count];
-    const auto first = payload_of(entries[begin], bits);
-    for (size_t k = 0; k < Count; ++k)
-        totals[k] = source.template part<Max, Full>(first, column + k * step, n);
-    for (size_t i = begin + 1; i < end; ++i) {
+    Chunk<T> totals[Count] = {};
+    uint64_t before = ~row_of(entries[begin], bits); // of no row
+    T *sum = sums + column - source.dim;
+    for (size_t i = begin; i < end; ++i) {
         if (column == 0 && i + gradients_ahead < last)
-            ask(reinterpret_cast<const std::byte *>(
-                    source.row(payload_of(entries[i + gradients_ahead], bits))),
-                source.dim * sizeof(T));
+            source.ask(entries[i + gradients_ahead], bits);
+        const uint64_t row = row_of(entries[i], bits);
         const auto payload = payload_of(entries[i], bits);
-        for (size_t k = 0; k < Count; ++k)
-            totals[k] += source.template part<Max, Full>(payload, column + k * step, n);
+        const bool starts = row != before;
+        before = row;
+        sum += starts ? source.dim : 0;
+        const Mask<T> fresh = Mask<T>{} - starts;
+        for (size_t k = 0; k < Count; ++k) {
+            const Chunk<T> part = source.template part<Full>(payload, column + k * step, n);
+            totals[k] = fresh ? part : totals[k] + part;
+            write<Full>(sum + k * step, n, totals[k]);
+        }
     }
-    for (size_t k = 0; k < Count; ++k)
-        write<Full>(sum + column + k * step, n, totals[k]);
 }
 
-/// Sums the entries [begin, end) into `sum`, in their order.
-template <class T, class Entry, bool Max>
-void add_up(const Source<T> &source, const Entry *entries, size_t begin, size_t end, size_t last,
-            unsigned bits, T *sum) {
+/// Sums the entries [begin, end) into a row of `sums` for each of their rows, in their order.
+template <class T, Adds Kind, class Entry>
+void add_up(const Source<T, Kind> &source, const Entry *entries, size_t begin, size_t end, size_t last,
+            unsigned bits, T *sums) {
     constexpr size_t step = lanes<T>;
     const size_t dim = source.dim;
     size_t column = 0;
     for (; column + 4 * step <= dim; column += 4 * step)
-        add_tile<T, Entry, Max, true, 4>(source, entries, begin, end, last, bits, column, step, sum);
+        add_tile<true, 4>(source, entries, begin, end, last, bits, column, step, sums);
     for (; column + step <= dim; column += step)
-        add_tile<T, Entry, Max, true, 1>(source, entries, begin, end, last, bits, column, step, sum);
+        add_tile<true, 1>(source, entries, begin, end, last, bits, column, step, sums);
     if (column < dim)
-        add_tile<T, Entry, Max, false, 1>(source, entries, begin, end, last, bits, column, dim - column, sum);
+        add_tile<false, 1>(source, entries, begin, end, last, bits, column, dim - column, sums);
 }
 
 /// Scales a row's gradient down to the norm.
-template <class T> void clip(const T *gradient, T *out, size_t dim, double norm) {
+template <class T> void clip(T *gradient, size_t dim, double norm) {
     Chunk<double> squares = {};
     double largest = 0;
     for (size_t i = 0; i < dim; ++i) {
@@ -129,7 +142,7 @@ template <class T> void clip(const T *gradient, T *out, size_t dim, double norm)
     const double found = sqrt(sum_of<double>(squares)) / scale;
     const double factor = found > norm ? norm / found : 1;
     for (size_t i = 0; i < dim; ++i)
-        out[i] = static_cast<T>(static_cast<double>(gradient[i]) * factor);
+        gradient[i] = static_cast<T>(static_cast<double>(gradient[i]) * factor);
 }
 
 SHARDWISE_INLINE uint64_t mix(uint64_t x) { // the finalizer of SplitMix64
@@ -138,91 +151,111 @@ SHARDWISE_INLINE uint64_t mix(uint64_t x) { // the finalizer of SplitMix64
     return x ^ (x >> 31);
 }
 
-/// A row that is to be changed, found ahead of its turn.
-struct Coming {
-    uint64_t id;
-    size_t begin, end;
-    std::byte *row;
-    std::byte *state[most_states];
-};
-
-template <class Format, class Entry, bool Max>
+template <class Format, class Entry, Adds Kind>
 void apply(const SortedUpdate &work, size_t begin, size_t end, std::byte *scratch) {
     using T = typename Format::Number;
     const Update &task = *work.task;
+    const size_t dim = task.rows.dim;
     const auto *const entries = static_cast<const Entry *>(work.entries);
     const unsigned bits = work.payload_bits;
-    const Source<T> source{reinterpret_cast<const T *>(work.gradients), task.rows.dim, work.bags,
-                           static_cast<const T *>(work.weights),        work.winners,  task.offsets};
-    const Constants<T> constants(task.rule, task.rows.dim);
+    const Source<T, Kind> source{reinterpret_cast<const T *>(work.gradients),
+                           dim,
+                           work.bags,
+                           static_cast<const T *>(work.weights),
+                           work.winners,
+                           task.offsets,
+                           {dim * sizeof(T), reinterpret_cast<uintptr_t>(work.gradients) | dim * sizeof(T)}};
+    const Constants<T> constants(task.rule, dim);
     const Apply<T> rule = choose_rule<Format>(task.rule.kind);
     const uint64_t noise_key =
         mix(mix(task.seed) + 0x9e3779b97f4a7c15U * static_cast<uint64_t>(task.rule.step));
     const bool clips = task.rule.clip_norm < HUGE_VAL;
-    const bool single = !Max && work.weights == nullptr; // one gradient is its own sum
-    T *const sum = reinterpret_cast<T *>(scratch);
+    T *const sums = reinterpret_cast<T *>(scratch);
+    const size_t most = update_block(dim);
 
-    constexpr size_t ring = 32;
-    Coming coming[ring];
-    size_t found = 0, at = begin;
-    const auto find = [&]() __attribute__((always_inline)) {
-        Coming &next = coming[found++ % ring];
-        next.id = row_of(entries[at], bits);
-        next.begin = at;
-        while (++at < end && row_of(entries[at], bits) == next.id) {
+    Coming<T> coming{nullptr, 0, {task.rows.row_bytes, task.rows.shards}, {}, 0};
+    for (const State &state : task.state)
+        if (state.shards != nullptr)
+            coming.of_state[coming.num_states++] = {state.row_bytes, state.shards};
+    struct Block {
+        size_t begin, end; // of its entries
+        size_t count;      // of its rows
+        Visit<T> rows[most_update_block];
+    };
+    constexpr size_t ring = blocks_ahead + 1;
+    Block blocks[ring];
+    size_t at = begin;
+    const auto find = [&](Block &block) __attribute__((always_inline)) {
+        uint64_t ids[most_update_block + 1];
+        size_t count = 0;
+        uint64_t before = at < end ? ~row_of(entries[at], bits) : 0;
+        for (block.begin = at; at < end; ++at) {
+            const uint64_t id = row_of(entries[at], bits);
+            ids[count] = id;
+            count += id != before;
+            if (count > most)
+                break;
+            before = id;
         }
-        next.end = at;
-        const Place place = place_of(task.rows.partition, next.id);
-        next.row = row_at(task.rows.shards, place);
-        ask(next.row, task.rows.row_bytes);
-        for (size_t k = 0; k < most_states; ++k) {
-            next.state[k] = nullptr;
-            if (task.state[k].shards != nullptr) {
-                next.state[k] = row_at(task.state[k].shards, place);
-                ask(next.state[k], task.state[k].row_bytes);
+        block.end = at;
+        block.count = count < most ? count : most;
+        for (size_t k = 0; k < block.count; ++k) {
+            Visit<T> &visit = block.rows[k];
+            const Place place = place_of(task.rows.partition, ids[k]);
+            visit.row = row_at(task.rows.shards, place);
+            for (size_t slot = 0; slot < coming.num_states; ++slot)
+                visit.state[slot] = row_at(task.state[slot].shards, place);
+            if (task.stochastic) {
+                const uint64_t key = mix(noise_key ^ ids[k]);
+                visit.noise = {true, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
             }
         }
     };
-    while (at < end && found < rows_ahead)
-        find();
-    for (size_t done = 0; done < found; ++done) {
-        if (at < end)
-            find();
-        const Coming &now = coming[done % ring];
-        if (now.begin + gradients_ahead < end)
-            ask(reinterpret_cast<const std::byte *>(
-                    source.row(payload_of(entries[now.begin + gradients_ahead], bits))),
-                task.rows.dim * sizeof(T));
-        Visit<T> visit;
-        visit.row = now.row;
-        for (size_t k = 0; k < most_states; ++k)
-            visit.state[k] = now.state[k];
-        visit.gradient = sum;
-        if (single && now.end == now.begin + 1)
-            visit.gradient = source.row(payload_of(entries[now.begin], bits));
-        else
-            add_up<T, Entry, Max>(source, entries, now.begin, now.end, end, bits, sum);
-        if (clips) {
-            clip(visit.gradient, sum, task.rows.dim, task.rule.clip_norm);
-            visit.gradient = sum;
+    for (size_t k = 0; k < blocks_ahead; ++k) {
+        find(blocks[k]);
+        coming.rows = blocks[k].rows;
+        coming.count = blocks[k].count;
+        for (size_t r = 0; r < coming.count; ++r)
+            coming.ask(r);
+    }
+    for (size_t done = 0;; ++done) {
+        Block &now = blocks[done % ring];
+        if (now.count == 0)
+            break;
+        Block &next = blocks[(done + blocks_ahead) % ring];
+        find(next);
+        if (Kind == Adds::gradient && !clips && now.end - now.begin == now.count) {
+            for (size_t k = 0; k < now.count; ++k) { // one gradient is its own sum
+                now.rows[k].gradient = source.row(payload_of(entries[now.begin + k], bits));
+                if (now.begin + k + gradients_ahead < end)
+                    source.ask(entries[now.begin + k + gradients_ahead], bits);
+            }
+        } else {
+            for (size_t k = 0; k < now.count; ++k)
+                now.rows[k].gradient = sums + k * dim;
+            add_up(source, entries, now.begin, now.end, end, bits, sums);
+            if (clips)
+                for (size_t k = 0; k < now.count; ++k)
+                    clip(sums + k * dim, dim, task.rule.clip_norm);
         }
-        if (task.stochastic) {
-            const uint64_t key = mix(noise_key ^ now.id);
-            visit.noise = {true, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
-        }
-        rule(constants, visit);
+        coming.rows = next.rows;
+        coming.count = next.count;
+        rule(constants, now.rows, now.count, coming);
     }
 }
 
 template <class Format>
 void apply_format(const SortedUpdate &work, size_t begin, size_t end, std::byte *scratch) {
     __extension__ using Wide = unsigned __int128;
-    const bool max = work.winners != nullptr;
-    if (work.wide)
-        return max ? apply<Format, Wide, true>(work, begin, end, scratch)
-                   : apply<Format, Wide, false>(work, begin, end, scratch);
-    return max ? apply<Format, uint64_t, true>(work, begin, end, scratch)
-               : apply<Format, uint64_t, false>(work, begin, end, scratch);
+    const auto with_entries = [&](auto zero) {
+        using Entry = decltype(zero);
+        if (work.winners != nullptr)
+            return apply<Format, Entry, Adds::largest>(work, begin, end, scratch);
+        if (work.bags != nullptr)
+            return apply<Format, Entry, Adds::weighted>(work, begin, end, scratch);
+        return apply<Format, Entry, Adds::gradient>(work, begin, end, scratch);
+    };
+    return work.wide ? with_entries(Wide{}) : with_entries(uint64_t{});
 }
 
 void apply_all(const SortedUpdate &work, size_t begin, size_t end, std::byte *scratch) {

@@ -2,6 +2,7 @@
 // The optimizers' arithmetic on one row, for the kernels alone: this file is compiled once per instruction
 // level, in their namespace. src/shardwise/optimizers.py has the formulas and where they come from.
 
+#include "core/resolve.h"
 #include "core/update.h"
 #include "core/vectors.h"
 
@@ -14,6 +15,54 @@ template <class Number> struct Visit {
     const Number *gradient;
     std::byte *state[most_states];
     Noise noise;
+};
+
+/// Rows of `bytes` bytes that are read later, in straight enough code: a few lines each, and as many of all.
+struct Lines {
+    size_t count = 0;
+    size_t last = 0; // in one more; or 0
+
+    Lines() = default;
+    Lines(size_t bytes, uintptr_t places) {
+        const Ahead ahead = ahead_of(bytes, places);
+        count = (ahead.bytes + 63) / 64;
+        last = ahead.last ? ahead.bytes - 1 : 0;
+    }
+    /// Of the rows or of a state of a table.
+    Lines(size_t bytes, const Shard *shards)
+        : Lines(bytes, reinterpret_cast<uintptr_t>(shards[0].data) | static_cast<uintptr_t>(shards[0].stride)) {
+    }
+    SHARDWISE_INLINE void ask(const std::byte *row) const {
+        if (__builtin_expect(count == 4, 1)) { // 64 float32, a usual size
+            prefetch_lines<3, 256>(row);
+        } else {
+            for (size_t k = 0; k < count; ++k)
+                prefetch_byte<3>(row + 64 * k);
+        }
+        if (last != 0)
+            prefetch_byte<3>(row + last);
+    }
+};
+
+/// Rows that are changed some blocks later: one is asked for with each row that is changed now, for a burst
+/// of prefetches would hold up the others.
+template <class Number> struct Coming {
+    const Visit<Number> *rows;
+    size_t count;
+    Lines of_row, of_state[most_states];
+    size_t num_states;
+
+    SHARDWISE_INLINE void ask(size_t k) const {
+        if (k >= count)
+            return;
+        const Visit<Number> &visit = rows[k];
+        of_row.ask(visit.row);
+        if (num_states > 0) {
+            of_state[0].ask(visit.state[0]);
+            for (size_t slot = 1; slot < num_states; ++slot)
+                of_state[slot].ask(visit.state[slot]);
+        }
+    }
 };
 
 // What is left of a mean that was multiplied by beta1 so often is nothing beside a row of these numbers.
@@ -56,6 +105,22 @@ SHARDWISE_INLINE void keep(std::byte *state, size_t column, size_t n, const T &v
     write<Full>(state + column * sizeof(value[0]), n, value);
 }
 
+/// for_chunks, four in straight code where there are as many.
+template <class T, class Body> SHARDWISE_INLINE void for_tiles(size_t dim, Body &&body) {
+    constexpr size_t step = lanes<T>;
+    size_t column = 0;
+    for (; column + 4 * step <= dim; column += 4 * step) {
+        body(Truth<true>{}, column, step);
+        body(Truth<true>{}, column + step, step);
+        body(Truth<true>{}, column + 2 * step, step);
+        body(Truth<true>{}, column + 3 * step, step);
+    }
+    for (; column + step <= dim; column += step)
+        body(Truth<true>{}, column, step);
+    if (column < dim)
+        body(Truth<false>{}, column, dim - column);
+}
+
 /// body(full, column, n, row, gradient) for each chunk, the gradient with its decay; what the body leaves in
 /// `row` is stored.
 template <class Format, class Body>
@@ -65,7 +130,7 @@ SHARDWISE_INLINE void change(const Constants<typename Format::Number> &c,
     std::byte *const numbers = visit.row; // known once: what is stored could be any of them, else
     const T *const gradients = visit.gradient;
     const T decay = c.decay;
-    for_chunks<T>(c.dim, [&](auto full, size_t column, size_t n) {
+    for_tiles<T>(c.dim, [&](auto full, size_t column, size_t n) __attribute__((always_inline)) {
         constexpr bool Full = decltype(full)::value;
         Chunk<T> row = Format::template load<Full>(numbers + column * Format::bytes, n);
         Chunk<T> gradient = read<Chunk<T>, Full>(gradients + column, n);
@@ -77,7 +142,7 @@ SHARDWISE_INLINE void change(const Constants<typename Format::Number> &c,
 }
 
 template <class Format>
-void sgd(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void sgd(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit, [&](auto full, size_t column, size_t n, Chunk<T> &row, Chunk<T> gradient) {
         constexpr bool Full = decltype(full)::value;
@@ -91,7 +156,7 @@ void sgd(const Constants<typename Format::Number> &c, const Visit<typename Forma
 }
 
 template <class Format>
-void adagrad(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void adagrad(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit, [&](auto full, size_t column, size_t n, Chunk<T> &row, Chunk<T> gradient) {
         constexpr bool Full = decltype(full)::value;
@@ -101,30 +166,52 @@ void adagrad(const Constants<typename Format::Number> &c, const Visit<typename F
     });
 }
 
+/// A block at a time, so that the roots and the quotients of its rows do not wait for each other.
 template <class Format>
-void rowwise_adagrad(const Constants<typename Format::Number> &c,
-                     const Visit<typename Format::Number> &visit) {
+void rowwise_adagrad(const Constants<typename Format::Number> &shared,
+                     const Visit<typename Format::Number> *visits, size_t count,
+                     const Coming<typename Format::Number> &coming) {
     using T = typename Format::Number;
-    Chunk<T> squares = {};
-    for_chunks<T>(c.dim, [&](auto full, size_t column, size_t n) {
-        constexpr bool Full = decltype(full)::value;
-        Chunk<T> gradient = read<Chunk<T>, Full>(visit.gradient + column, n);
-        if (c.decay != 0)
-            gradient += Format::template load<Full>(visit.row + column * Format::bytes, n) * c.decay;
-        squares += gradient * gradient;
-    });
-    T sum;
-    memcpy(&sum, visit.state[0], sizeof sum);
-    sum += sum_of<T>(squares) / static_cast<T>(c.dim);
-    memcpy(visit.state[0], &sum, sizeof sum);
-    const T rate = c.rate / (root(sum) + c.eps);
-    change<Format>(c, visit, [&](auto, size_t, size_t, Chunk<T> &row, const Chunk<T> &gradient) {
-        row -= gradient * rate;
-    });
+    static_assert(most_update_block <= lanes<T>);
+    const Constants<T> c = shared;
+    const T decay = c.decay;
+    T squares[lanes<T>] = {}, old[lanes<T>] = {};
+    for (size_t k = 0; k < count; ++k) {
+        const Visit<T> &visit = visits[k];
+        const std::byte *const numbers = visit.row;
+        const T *const gradients = visit.gradient;
+        Chunk<T> total = {};
+        for_tiles<T>(c.dim, [&](auto full, size_t column, size_t n) __attribute__((always_inline)) {
+            constexpr bool Full = decltype(full)::value;
+            Chunk<T> gradient = read<Chunk<T>, Full>(gradients + column, n);
+            if (decay != 0)
+                gradient += Format::template load<Full>(numbers + column * Format::bytes, n) * decay;
+            total += gradient * gradient;
+        });
+        squares[k] = sum_of<T>(total);
+        memcpy(&old[k], visit.state[0], sizeof(T));
+    }
+    const Chunk<T> sums = load<Chunk<T>>(old) + load<Chunk<T>>(squares) / static_cast<T>(c.dim);
+    const Chunk<T> quotients = c.rate / (root(sums) + c.eps);
+    T now[lanes<T>], rates[lanes<T>];
+    memcpy(now, &sums, sizeof now);
+    memcpy(rates, &quotients, sizeof rates);
+    for (size_t k = 0; k < count; ++k) {
+        memcpy(visits[k].state[0], &now[k], sizeof(T));
+        coming.ask(k);
+        const T rate = rates[k];
+        change<Format>(
+            c, visits[k],
+            [&](auto, size_t, size_t, Chunk<T> &row, const Chunk<T> &gradient) __attribute__((always_inline)) {
+                row -= gradient * rate;
+            });
+    }
+    for (size_t k = count; k < coming.count; ++k)
+        coming.ask(k);
 }
 
 template <class Format>
-void rmsprop(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void rmsprop(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit,
                    [&](auto full, size_t column, size_t n, Chunk<T> &row, const Chunk<T> &gradient) {
@@ -182,7 +269,7 @@ template <class T> struct Missed {
 };
 
 template <class Format>
-void adam(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void adam(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     const auto step = [&](auto corrects) {
         constexpr bool Corrects = decltype(corrects)::value;
@@ -208,7 +295,7 @@ void adam(const Constants<typename Format::Number> &c, const Visit<typename Form
 }
 
 template <class Format>
-void ftrl(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void ftrl(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit,
                    [&](auto full, size_t column, size_t n, Chunk<T> &row, const Chunk<T> &gradient) {
@@ -226,24 +313,38 @@ void ftrl(const Constants<typename Format::Number> &c, const Visit<typename Form
                    });
 }
 
-template <class Number> using Apply = void (*)(const Constants<Number> &, const Visit<Number> &);
+template <class Number>
+using Apply = void (*)(const Constants<Number> &, const Visit<Number> *, size_t, const Coming<Number> &);
+
+/// A rule for one row, for all rows of a block.
+template <class Format, auto Rule>
+void each_row(const Constants<typename Format::Number> &shared, const Visit<typename Format::Number> *visits,
+              size_t count, const Coming<typename Format::Number> &coming) {
+    const Constants<typename Format::Number> c = shared; // its own: what is stored could be any of them, else
+    for (size_t k = 0; k < count; ++k) {
+        coming.ask(k);
+        Rule(c, visits[k]);
+    }
+    for (size_t k = count; k < coming.count; ++k)
+        coming.ask(k);
+}
 
 template <class Format> Apply<typename Format::Number> choose_rule(RuleKind kind) {
     switch (kind) {
     case RuleKind::adagrad:
-        return adagrad<Format>;
+        return each_row<Format, adagrad<Format>>;
     case RuleKind::rowwise_adagrad:
         return rowwise_adagrad<Format>;
     case RuleKind::rmsprop:
-        return rmsprop<Format>;
+        return each_row<Format, rmsprop<Format>>;
     case RuleKind::adam:
-        return adam<Format>;
+        return each_row<Format, adam<Format>>;
     case RuleKind::ftrl:
-        return ftrl<Format>;
+        return each_row<Format, ftrl<Format>>;
     case RuleKind::sgd:
         break;
     }
-    return sgd<Format>;
+    return each_row<Format, sgd<Format>>;
 }
 
 } // namespace
