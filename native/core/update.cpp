@@ -100,7 +100,9 @@ public:
     Reader(const Update &task, Entry *entries, unsigned payload_bits, bool by_position, std::int64_t *bags,
            double *divisors, std::uint64_t *members)
         : task_(task), entries_(entries), bits_(payload_bits), by_position_(by_position), bags_(bags),
-          divisors_(divisors), members_(members), num_rows_(task.rows.partition.num_rows) {}
+          divisors_(divisors), members_(members), num_rows_(task.rows.partition.num_rows),
+          plain_(!task.has_padding && !task.skip_negative && !task.skip_weightless && members == nullptr &&
+                 task.frozen == nullptr && task.frozen_begin >= task.frozen_end) {}
 
     /// Returns the position of the first id that is refused, or all_in_range.
     std::size_t read() {
@@ -179,6 +181,10 @@ private:
         auto id = static_cast<std::uint64_t>(static_cast<std::int64_t>(value));
         const bool negative = value < T{0};
         const std::uint64_t payload = by_position_ ? position : owner;
+        if (plain_ && id < num_rows_) {
+            entries_[position] = static_cast<Entry>(static_cast<Entry>(id) << bits_ | payload);
+            return true;
+        }
         bool is_member = true;
         if ((task_.has_padding && id == static_cast<std::uint64_t>(task_.padding)) ||
             (task_.skip_negative && negative))
@@ -210,6 +216,7 @@ private:
     double *divisors_;
     std::uint64_t *members_;
     std::uint64_t num_rows_;
+    bool plain_; // an id of the table is all that there is to see
     std::atomic<std::size_t> bad_{all_in_range};
 };
 

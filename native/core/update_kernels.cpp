@@ -158,13 +158,14 @@ void apply(const SortedUpdate &work, size_t begin, size_t end, std::byte *scratc
     const size_t dim = task.rows.dim;
     const auto *const entries = static_cast<const Entry *>(work.entries);
     const unsigned bits = work.payload_bits;
-    const Source<T, Kind> source{reinterpret_cast<const T *>(work.gradients),
-                           dim,
-                           work.bags,
-                           static_cast<const T *>(work.weights),
-                           work.winners,
-                           task.offsets,
-                           {dim * sizeof(T), reinterpret_cast<uintptr_t>(work.gradients) | dim * sizeof(T)}};
+    const Source<T, Kind> source{
+        reinterpret_cast<const T *>(work.gradients),
+        dim,
+        work.bags,
+        static_cast<const T *>(work.weights),
+        work.winners,
+        task.offsets,
+        {dim * sizeof(T), reinterpret_cast<uintptr_t>(work.gradients) | dim * sizeof(T)}};
     const Constants<T> constants(task.rule, dim);
     const Apply<T> rule = choose_rule<Format>(task.rule.kind);
     const uint64_t noise_key =

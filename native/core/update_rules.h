@@ -30,8 +30,8 @@ struct Lines {
     }
     /// Of the rows or of a state of a table.
     Lines(size_t bytes, const Shard *shards)
-        : Lines(bytes, reinterpret_cast<uintptr_t>(shards[0].data) | static_cast<uintptr_t>(shards[0].stride)) {
-    }
+        : Lines(bytes,
+                reinterpret_cast<uintptr_t>(shards[0].data) | static_cast<uintptr_t>(shards[0].stride)) {}
     SHARDWISE_INLINE void ask(const std::byte *row) const {
         if (__builtin_expect(count == 4, 1)) { // 64 float32, a usual size
             prefetch_lines<3, 256>(row);
@@ -142,7 +142,8 @@ SHARDWISE_INLINE void change(const Constants<typename Format::Number> &c,
 }
 
 template <class Format>
-SHARDWISE_INLINE void sgd(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void sgd(const Constants<typename Format::Number> &c,
+                          const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit, [&](auto full, size_t column, size_t n, Chunk<T> &row, Chunk<T> gradient) {
         constexpr bool Full = decltype(full)::value;
@@ -156,7 +157,8 @@ SHARDWISE_INLINE void sgd(const Constants<typename Format::Number> &c, const Vis
 }
 
 template <class Format>
-SHARDWISE_INLINE void adagrad(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void adagrad(const Constants<typename Format::Number> &c,
+                              const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit, [&](auto full, size_t column, size_t n, Chunk<T> &row, Chunk<T> gradient) {
         constexpr bool Full = decltype(full)::value;
@@ -200,18 +202,17 @@ void rowwise_adagrad(const Constants<typename Format::Number> &shared,
         memcpy(visits[k].state[0], &now[k], sizeof(T));
         coming.ask(k);
         const T rate = rates[k];
-        change<Format>(
-            c, visits[k],
-            [&](auto, size_t, size_t, Chunk<T> &row, const Chunk<T> &gradient) __attribute__((always_inline)) {
-                row -= gradient * rate;
-            });
+        change<Format>(c, visits[k],
+                       [&](auto, size_t, size_t, Chunk<T> &row, const Chunk<T> &gradient)
+                           __attribute__((always_inline)) { row -= gradient * rate; });
     }
     for (size_t k = count; k < coming.count; ++k)
         coming.ask(k);
 }
 
 template <class Format>
-SHARDWISE_INLINE void rmsprop(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void rmsprop(const Constants<typename Format::Number> &c,
+                              const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit,
                    [&](auto full, size_t column, size_t n, Chunk<T> &row, const Chunk<T> &gradient) {
@@ -269,7 +270,8 @@ template <class T> struct Missed {
 };
 
 template <class Format>
-SHARDWISE_INLINE void adam(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void adam(const Constants<typename Format::Number> &c,
+                           const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     const auto step = [&](auto corrects) {
         constexpr bool Corrects = decltype(corrects)::value;
@@ -295,7 +297,8 @@ SHARDWISE_INLINE void adam(const Constants<typename Format::Number> &c, const Vi
 }
 
 template <class Format>
-SHARDWISE_INLINE void ftrl(const Constants<typename Format::Number> &c, const Visit<typename Format::Number> &visit) {
+SHARDWISE_INLINE void ftrl(const Constants<typename Format::Number> &c,
+                           const Visit<typename Format::Number> &visit) {
     using T = typename Format::Number;
     change<Format>(c, visit,
                    [&](auto full, size_t column, size_t n, Chunk<T> &row, const Chunk<T> &gradient) {

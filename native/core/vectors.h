@@ -12,8 +12,12 @@ namespace {
 
 template <class T> using Chunk = Vec<T, lanes<T>>;
 template <class T> struct MaskOf;
-template <> struct MaskOf<float> { using type = Vec<int32_t, 16>; };
-template <> struct MaskOf<double> { using type = Vec<int64_t, 8>; };
+template <> struct MaskOf<float> {
+    using type = Vec<int32_t, 16>;
+};
+template <> struct MaskOf<double> {
+    using type = Vec<int64_t, 8>;
+};
 template <class T> using Mask = typename MaskOf<T>::type; // -1 or 0 for each number of a chunk
 using Words = Vec<uint32_t, 16>;
 using Halves = Vec<uint16_t, 16>;
