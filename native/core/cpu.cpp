@@ -3,6 +3,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+#include <cpuid.h>
+#endif
+
 namespace shardwise {
 
 std::size_t supported_levels() {
@@ -17,6 +21,20 @@ std::size_t supported_levels() {
     return v4 ? 3 : v3 ? 2 : 1;
 #else
     return 1;
+#endif
+}
+
+bool multiplies_bytes(std::size_t level) {
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+    if (level >= supported_levels())
+        return false;
+    if (level == 2)
+        return __builtin_cpu_supports("avx512vnni");
+    // Compilers learned the name "avxvnni" only lately.
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return level == 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 4)) != 0;
+#else
+    return level > num_levels;
 #endif
 }
 

@@ -19,6 +19,10 @@ inline constexpr std::size_t num_levels = sizeof(level_names) / sizeof(level_nam
 /// How many of `level_names` this processor runs.
 std::size_t supported_levels();
 
+/// Whether this processor multiplies bytes at a level, and adds four products at once: AVX512-VNNI and
+/// AVX-VNNI, which are parts of no level.
+bool multiplies_bytes(std::size_t level);
+
 /// The level in use, an index into `level_names`: the highest supported, or the one that SHARDWISE_ISA names.
 /// Throws std::invalid_argument where SHARDWISE_ISA names a level that is unknown or not supported.
 std::size_t level();

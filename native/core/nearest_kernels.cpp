@@ -3,94 +3,12 @@
 // standard C++ headers with code in them here: an inline function emitted with wide instructions could be the
 // one that the linker keeps for everyone.
 
-#include "core/nearest.h"
-#include "core/partition.h"
+#include "core/nearest_tile.h"
 
 #include <math.h>
-#include <string.h>
-
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
-
-// A tile: the queries' numbers are the lanes, packed column after column; a row's are read where they lie,
-// each for all lanes. So many registers of queries by so many rows: 24 sums of 32 registers of 64 bytes, or
-// 12 of 16 smaller ones.
-#if defined(__AVX512F__)
-constexpr size_t width = 16, most_vectors = 4, most_sums = 24;
-#elif defined(__AVX__)
-constexpr size_t width = 8, most_vectors = 2, most_sums = 12;
-#else
-constexpr size_t width = 4, most_vectors = 2, most_sums = 12;
-#endif
-static_assert(width * most_vectors <= nearest_queries);
-typedef float Floats __attribute__((vector_size(width * sizeof(float))));
-
-SHARDWISE_INLINE Floats load(const float *from) {
-    Floats value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-
-/// Which lanes of one are above the other's, none where one is NaN; and the same as bits.
-#if defined(__AVX512F__)
-typedef __mmask16 Lanes;
-SHARDWISE_INLINE Lanes above(const Floats &a, const Floats &b) {
-    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GT_OQ);
-}
-SHARDWISE_INLINE unsigned bits_of(Lanes lanes) {
-    return lanes;
-}
-#else
-typedef int32_t Lanes __attribute__((vector_size(width * sizeof(float))));
-SHARDWISE_INLINE Lanes above(const Floats &a, const Floats &b) {
-    return a > b;
-}
-SHARDWISE_INLINE unsigned bits_of(const Lanes &lanes) {
-#if defined(__AVX__)
-    return static_cast<unsigned>(_mm256_movemask_ps(reinterpret_cast<__m256>(lanes)));
-#elif defined(__SSE2__)
-    return static_cast<unsigned>(_mm_movemask_ps(reinterpret_cast<__m128>(lanes)));
-#else
-    unsigned bits = 0;
-    for (size_t i = 0; i < width; ++i)
-        bits |= lanes[i] != 0 ? 1U << i : 0U;
-    return bits;
-#endif
-}
-#endif
-
-/// A query's heap: the worst in front, and each no worse than the one above it.
-struct Heap {
-    int64_t *ids;
-    float *scores;
-    size_t size;
-
-    bool worse(size_t a, size_t b) const {
-        return scores[a] < scores[b] || (scores[a] == scores[b] && ids[a] > ids[b]);
-    }
-
-    void replace_worst(int64_t id, float score) const {
-        size_t at = 0;
-        for (size_t child; (child = 2 * at + 1) < size; at = child) {
-            if (child + 1 < size && worse(child + 1, child))
-                ++child;
-            if (score < scores[child] || (score == scores[child] && id > ids[child]))
-                break;
-            ids[at] = ids[child];
-            scores[at] = scores[child];
-        }
-        ids[at] = id;
-        scores[at] = score;
-    }
-};
-
-SHARDWISE_INLINE const float *row_at(const Nearest &task, size_t row) {
-    return reinterpret_cast<const float *>(task.rows + static_cast<ptrdiff_t>(row) * task.stride);
-}
 
 /// The rare case, away from the registers of the products: some of the rows are among a query's best.
 template <size_t Vectors>
@@ -101,10 +19,7 @@ __attribute__((noinline)) void keep_best(const Nearest &task, size_t query, size
             for (unsigned left = bits_of(above(load(scores), load(worst + first))); left != 0;
                  left &= left - 1) {
                 const auto lane = static_cast<size_t>(__builtin_ctz(left));
-                const size_t at = (query + first + lane) * task.keep;
-                const Heap heap{task.ids + at, task.scores + at, task.keep};
-                heap.replace_worst(task.first_id + static_cast<int64_t>(row + r), scores[lane]);
-                worst[first + lane] = heap.scores[0];
+                worst[first + lane] = replace_worst(task, query + first + lane, row + r, scores[lane]);
             }
 }
 
@@ -137,36 +52,48 @@ SHARDWISE_INLINE void score_tile(const Nearest &task, const float *packed, float
     }
 }
 
-/// All rows by `count` queries, at most Vectors * width.
-template <size_t Vectors> void score_queries(const Nearest &task, size_t query, size_t count, float *packed) {
-    constexpr size_t lanes = Vectors * width;
-    constexpr size_t rows = Vectors == 1 ? 12 : most_sums / Vectors; // of more the places spill
-    for (size_t d = 0; d < task.dim; ++d)
-        for (size_t q = 0; q < lanes; ++q)
-            packed[d * lanes + q] = q < count ? task.queries[(query + q) * task.dim + d] : 0.0F;
-    float worst[lanes];
-    for (size_t q = 0; q < lanes; ++q)
-        worst[q] = q < count ? task.scores[(query + q) * task.keep] : HUGE_VALF;
-    size_t row = 0;
-    for (; row + rows <= task.num_rows; row += rows)
+template <size_t Vectors>
+void score_with(const Nearest &task, const float *packed, float *worst, size_t query, size_t row,
+                size_t end) {
+    constexpr size_t rows = tile_rows<Vectors>;
+    for (; row + rows <= end; row += rows)
         score_tile<Vectors, rows>(task, packed, worst, query, row);
-    for (; row < task.num_rows; ++row)
+    for (; row < end; ++row)
         score_tile<Vectors, 1>(task, packed, worst, query, row);
+}
+
+SHARDWISE_INLINE size_t vectors_of(size_t count) {
+    return count <= width ? 1 : count <= 2 * width ? 2 : most_vectors;
 }
 
 } // namespace
 
+void pack_queries(const Nearest &task, size_t query, size_t count, float *packed) {
+    const size_t lanes = vectors_of(count) * width;
+    for (size_t d = 0; d < task.dim; ++d)
+        for (size_t q = 0; q < lanes; ++q)
+            packed[d * lanes + q] = q < count ? task.queries[(query + q) * task.dim + d] : 0.0F;
+}
+
+void score_rows(const Nearest &task, size_t query, size_t count, const float *packed, float *worst,
+                size_t row, size_t end) {
+    const size_t vectors = vectors_of(count);
+    if (vectors == 1)
+        score_with<1>(task, packed, worst, query, row, end);
+    else if (vectors == 2)
+        score_with<2>(task, packed, worst, query, row, end);
+    else
+        score_with<most_vectors>(task, packed, worst, query, row, end);
+}
+
 void find_nearest(const Nearest &task, size_t begin, size_t end, float *room) {
-    while (begin < end) {
-        const size_t left = end - begin;
-        const size_t count = left < most_vectors * width ? left : most_vectors * width;
-        if (count <= width)
-            score_queries<1>(task, begin, count, room);
-        else if (count <= 2 * width)
-            score_queries<2>(task, begin, count, room);
-        else
-            score_queries<most_vectors>(task, begin, count, room);
-        begin += count;
+    for (size_t count; begin < end; begin += count) {
+        count = tile_queries(begin, end);
+        float worst[nearest_queries];
+        for (size_t q = 0; q < nearest_queries; ++q)
+            worst[q] = q < count ? task.scores[(begin + q) * task.keep] : HUGE_VALF;
+        pack_queries(task, begin, count, room);
+        score_rows(task, begin, count, room, worst, 0, task.num_rows);
     }
 }
 
