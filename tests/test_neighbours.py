@@ -113,6 +113,59 @@ def test_rows_without_a_direction_or_with_huge_or_tiny_values(dtype):
     assert vectors.similarity("w4", "w5") == pytest.approx(0.5**0.5)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+@pytest.mark.parametrize("kind", ["spread", "clustered", "equal", "sorted", "odd"])
+def test_many_queries_are_each_of_them(kind, dtype, monkeypatch):
+    """Of many queries, products of bytes say which rows are looked at, after a sample of them."""
+    monkeypatch.setattr(search_module, "_LEAST_SAMPLED", 64)
+    rows = RNG.standard_normal((4000, 72))
+    if kind in ("clustered", "equal"):
+        rows = rows[RNG.integers(0, 12, 4000)] + (1e-3 * rows if kind == "clustered" else 0)
+    if kind == "sorted":  # the best rows of the last queries come last
+        rows += np.linspace(-3, 3, 4000)[:, None] * rows[0]
+    if kind == "odd":
+        rows[RNG.random(4000) < 0.3] = 0
+        rows[::7] *= 10.0 ** RNG.integers(-30, 30, (572, 1))
+        rows[RNG.integers(0, 4000, 40), 5] = [np.nan, np.inf] * 20
+    with np.errstate(over="ignore"):
+        vectors = named(rows.astype(dtype))
+    asked = RNG.choice(4000, 150, replace=False)
+    for topn in (1, 10, 90):
+        found = vectors.most_similar([[f"w{i}"] for i in asked], topn=topn)
+        few = [n for q in range(0, 150, 5) for n in batch_of(vectors, asked[q : q + 5], topn)]
+        # Rows whose scores float32 does not tell apart may stand for each other.
+        scores = np.array([[n.score for n in one] for one in found])
+        np.testing.assert_allclose(scores, [[n.score for n in one] for one in few], atol=2e-7)
+        for one, other in zip(found, few, strict=True):
+            near = sum(a.token != b.token for a, b in zip(one, other, strict=True))
+            assert near == 0 or kind in ("clustered", "odd")
+            assert len({n.token for n in one}) == topn
+
+
+def batch_of(vectors, ids, topn):
+    return vectors.most_similar([[f"w{i}"] for i in ids], topn=topn)
+
+
+def test_rows_that_change_during_a_search(monkeypatch):
+    """A row of the sample that is gone when its turn comes is no answer."""
+    monkeypatch.setattr(search_module, "_LEAST_SAMPLED", 64)
+    rows = np.abs(RNG.standard_normal((4000, 64))).astype(np.float32)
+    vectors = named(rows)
+    floors = search_module._floors
+
+    def changed(*args):
+        try:
+            return floors(*args)
+        finally:
+            vectors.table.write(np.arange(100, 4000), -rows[100:])
+
+    monkeypatch.setattr(search_module, "_floors", changed)
+    found = vectors.most_similar([[f"w{i}"] for i in range(100)], topn=20)
+    assert all(int(near.token[1:]) < 100 and near.score > 0 for one in found for near in one)
+    for i, one in enumerate(found):
+        assert len({n.token for n in one} - {f"w{i}"}) == len(one)
+
+
 def test_rows_without_a_token_are_no_answers():
     vectors = named(np.ones((9, 2)), tokens=4)
     assert [n.token for n in vectors.most_similar("w0", topn=99)] == ["w1", "w2", "w3"]

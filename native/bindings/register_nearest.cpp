@@ -2,6 +2,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include "core/cpu.h"
 #include "core/nearest.h"
 
 namespace nb = nanobind;
@@ -45,6 +46,9 @@ void register_nearest(nb::module_ &m) {
     m.def("find_nearest", &nearest, "queries"_a.noconvert(), "rows"_a.noconvert(), "factors"_a.noconvert(),
           "first_id"_a, "ids"_a.noconvert(), "scores"_a.noconvert(),
           "Put the rows nearest to each query among its best so far: heaps, the worst in front.");
+    m.def(
+        "multiplies_bytes", [] { return multiplies_bytes(level()); },
+        "Whether products of bytes tell which rows may be among the nearest.");
 }
 
 } // namespace shardwise

@@ -1,6 +1,7 @@
 #include "core/nearest.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/cpu.h"
 #include "core/memory.h"
@@ -67,8 +68,12 @@ bool by_bytes(const Nearest &task, Products products) {
     if (products == Products::floats || task.dim == 0 || task.dim > most_byte_dim ||
         nearest_kernels(level()).by_bytes == nullptr)
         return false;
-    // To round a row takes as long as its products with some queries.
-    return products == Products::bytes || (task.num_queries >= 48 && task.dim >= 16);
+    if (products == Products::bytes)
+        return true;
+    // To round a row takes as long as its products with some queries. Of few rows, many are among the best:
+    // as many as these pay even while there are none yet.
+    return task.num_queries >= 64 && task.num_queries * task.dim >= 4096 &&
+           (task.num_rows >= 2000 || task.scores[0] != -std::numeric_limits<float>::infinity());
 }
 
 } // namespace

@@ -22,6 +22,8 @@ Ids: TypeAlias = NDArray[np.int64]
 
 _BLOCK_BYTES = 2 << 20  # of rows, as floats: about what a core's cache holds
 _FEW = 8  # terms: with so few a block is read once, and larger ones spare calls and waiting threads
+_MANY = 64  # terms, for which it pays to look at a sample of the rows first
+_LEAST_SAMPLED, _MOST_SAMPLED = 1024, 8192  # rows
 SCORES = 1 << 20  # scores that are looked at together
 _SPARE = 5  # candidates kept beyond topn: float32 may put near ones in another order
 NEAR = 1e-5  # how far a score of float32 may be from the true one, with room to spare
@@ -247,17 +249,20 @@ def _best(
 ) -> tuple[Ids, Floats]:
     """The running top-k: (ids, scores) of shape (queries, keep), in any order.
 
-    Many queries of one term each are a native pass. Others are matrix products: of few queries
-    they take the time in which the memory gives the rows.
+    Many queries of one term each are a native pass, after a look at a sample of the rows. Others
+    are matrix products: of few queries they take the time in which the memory gives the rows.
     """
     dtype = _float_type(table)
     ids = np.zeros((len(queries), keep), np.int64)
     scores = np.full((len(queries), keep), -np.inf, dtype)
     terms = np.ascontiguousarray(queries.terms, dtype)
     if queries.ends is None and dtype is np.float32 and len(terms) > _FEW:
+        floors = _floors(table, terms, keep, start, stop)
+        scores[:] = floors
         for first, rows, factors in _blocks(table, start, stop, len(terms), known):
             rows = rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
             _native.find_nearest(terms, rows, np.ascontiguousarray(factors), first, ids, scores)
+        scores[scores <= floors] = -np.inf  # of rows that were changed meanwhile
         return ids, scores
     queries = Queries(terms, queries.known, queries.ends, queries.positive)
     buffer = np.empty(0, dtype)
@@ -276,6 +281,27 @@ def _best(
             found = queries.scores(products, begin, end)
             _merge(ids[begin:end], scores[begin:end], found, first)
     return ids, scores
+
+
+def _floors(table: Rows, terms: Floats, keep: int, start: int, stop: int) -> Floats:
+    """Scores that the best of each query exceed, (queries, 1), by the best of some rows; or -inf.
+
+    With them most rows are known to be no better when they come: that pays where it takes less
+    time than their products. In most tables the words are in the order of their counts, and rare
+    ones are near rare ones: some rows are some of all.
+    """
+    every = max(16, (stop - start) // _MOST_SAMPLED)
+    whole = table._whole if table.mode == "memory" else None
+    enough = len(terms) >= _MANY and (stop - start) // every >= max(_LEAST_SAMPLED, 8 * keep)
+    if whole is None or not enough or not _native.multiplies_bytes():
+        return np.full((len(terms), 1), -np.inf, np.float32)
+    rows = whole[start:stop:every].reshape(-1, row_width(table)).astype(np.float32, copy=False)
+    rows = rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
+    factors = _factors(rows)
+    factors[factors == 0] = np.nan  # of rows that are looked at more closely: these exceed nothing
+    scores = np.full((len(terms), keep), -np.inf, np.float32)
+    _native.find_nearest(terms, rows, factors, 0, np.zeros(scores.shape, np.int64), scores)
+    return scores[:, :1] - np.float32(NEAR)
 
 
 def _merge(ids: Ids, scores: Floats, found: Floats, first: int) -> None:
