@@ -306,6 +306,9 @@ def find_nearest(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, No
     Put the rows nearest to each query among its best so far: heaps, the worst in front.
     """
 
+def multiplies_bytes() -> bool:
+    """Whether products of bytes tell which rows may be among the nearest."""
+
 def encode_text(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], text: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], last: bool, ended: bool) -> tuple[int, Annotated[NDArray[numpy.int32], dict(shape=(None,))]]:
     """
     (bytes used, ids of the words, -1 for each end of a line that has any); words that the map lacks are left out.
