@@ -26,15 +26,16 @@ std::size_t supported_levels() {
 
 bool multiplies_bytes(std::size_t level) {
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+    static const bool avx_vnni = [] { // compilers learned that name only lately
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1U << 4)) != 0;
+    }();
     if (level >= supported_levels())
         return false;
-    if (level == 2)
-        return __builtin_cpu_supports("avx512vnni");
-    // Compilers learned the name "avxvnni" only lately.
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return level == 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 4)) != 0;
+    return level == 2 ? __builtin_cpu_supports("avx512vnni") : level == 1 && avx_vnni;
 #else
-    return level > num_levels;
+    static_cast<void>(level);
+    return false;
 #endif
 }
 

@@ -1,6 +1,7 @@
 #include "core/nearest.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 #include "core/cpu.h"
@@ -16,8 +17,8 @@ namespace shardwise {
 #define SHARDWISE_BYTES(level)                                                                               \
     namespace level {                                                                                        \
     void to_bytes(const Nearest &, const ByteRows &, std::size_t, std::size_t);                              \
-    void find_by_bytes(const Nearest &, const ByteRows &, std::size_t, std::size_t, float *,                 \
-                       std::uint8_t *);                                                                      \
+    std::size_t find_by_bytes(const Nearest &, const ByteRows &, std::size_t, std::size_t, float *,          \
+                              std::uint8_t *);                                                               \
     }
 #if defined(__x86_64__) || defined(_M_X64)
 SHARDWISE_FLOATS(x86_64)
@@ -78,9 +79,9 @@ bool by_bytes(const Nearest &task, Products products) {
 
 } // namespace
 
-void find_nearest(const Nearest &task, Products products) {
+bool find_nearest(const Nearest &task, Products products) {
     if (task.num_queries == 0 || task.num_rows == 0)
-        return;
+        return true;
     const NearestKernels &run = nearest_kernels(level());
     const std::size_t shares = (task.num_queries + share - 1) / share;
     const std::size_t columns = std::max<std::size_t>(task.dim, 1);
@@ -92,7 +93,7 @@ void find_nearest(const Nearest &task, Products products) {
             run.by_floats(task, from * share, std::min(to * share, task.num_queries),
                           reinterpret_cast<float *>(room.data()));
         });
-        return;
+        return true;
     }
     ByteRows rows;
     rows.num_groups = (task.num_rows + byte_group - 1) / byte_group;
@@ -106,12 +107,14 @@ void find_nearest(const Nearest &task, Products products) {
     rows.bounds = reinterpret_cast<ByteRows::Bound *>(rows.starts + count);
     parallel_for(rows.num_groups, thread_values / (byte_group * task.dim) + 1,
                  [&](std::size_t from, std::size_t to) { run.to_bytes(task, rows, from, to); });
+    std::atomic<std::size_t> by_floats = 0;
     parallel_for(shares, grain, [&](std::size_t from, std::size_t to) {
         const Room mine(floats + rows.stride * (nearest_queries + 1));
-        run.by_bytes(task, rows, from * share, std::min(to * share, task.num_queries),
-                     reinterpret_cast<float *>(mine.data()),
-                     reinterpret_cast<std::uint8_t *>(mine.data() + floats));
+        by_floats += run.by_bytes(task, rows, from * share, std::min(to * share, task.num_queries),
+                                  reinterpret_cast<float *>(mine.data()),
+                                  reinterpret_cast<std::uint8_t *>(mine.data() + floats));
     });
+    return by_floats <= rows.num_groups * task.num_queries / 2;
 }
 
 } // namespace shardwise

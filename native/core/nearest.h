@@ -35,8 +35,9 @@ enum class Products { fastest, floats, bytes };
 
 /// Puts the rows whose scores exceed a query's worst in its place, in the order of their ids. A score that is
 /// NaN exceeds nothing. A product's terms are added in the order of the columns, rounded after each addition,
-/// and on processors that fuse it with the multiplication not before it. Throws std::bad_alloc.
-void find_nearest(const Nearest &task, Products products = Products::fastest);
+/// and on processors that fuse it with the multiplication not before it. False where products of bytes were
+/// of little use: most rows may be among the best. Throws std::bad_alloc.
+bool find_nearest(const Nearest &task, Products products = Products::fastest);
 
 inline constexpr std::size_t nearest_queries = 64;    // in a tile of products, at most
 inline constexpr std::size_t byte_group = 12;         // rows that share a bound
@@ -63,9 +64,10 @@ struct NearestKernels {
     void (*by_floats)(const Nearest &task, std::size_t begin, std::size_t end, float *room);
     /// Fills groups [begin, end) of `rows`. Null, as the next, where the level has no products of bytes.
     void (*to_bytes)(const Nearest &task, const ByteRows &rows, std::size_t begin, std::size_t end);
-    /// As by_floats; `packed`, a multiple of 64, is for `nearest_queries` + 1 rows of bytes.
-    void (*by_bytes)(const Nearest &task, const ByteRows &rows, std::size_t begin, std::size_t end,
-                     float *room, std::uint8_t *packed);
+    /// As by_floats; `packed`, a multiple of 64, is for `nearest_queries` + 1 rows of bytes. Returns how many
+    /// pairs of a group and a query were multiplied as floats all the same.
+    std::size_t (*by_bytes)(const Nearest &task, const ByteRows &rows, std::size_t begin, std::size_t end,
+                            float *room, std::uint8_t *packed);
 };
 NearestKernels nearest_kernels(std::size_t level);
 

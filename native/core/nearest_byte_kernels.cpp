@@ -44,10 +44,11 @@ SHARDWISE_INLINE Floats lesser(const Floats &a, const Floats &b) {
 constexpr size_t most_ahead = 64;  // of the best that are looked for ahead
 constexpr size_t groups_ahead = 8; // for each of them
 
+/// Stops where there are more than `most`.
 template <size_t Vectors>
 __attribute__((noinline)) void keep_pairs(size_t row, size_t rows, const float *products, const float *floors,
-                                          Pairs &pairs) {
-    for (size_t r = 0; r < rows; ++r)
+                                          size_t most, Pairs &pairs) {
+    for (size_t r = 0; r < rows && pairs.count <= most; ++r)
         for (size_t first = 0; first < Vectors * width; first += width, products += width)
             for (unsigned left = bits_of(above(load(products), load(floors + first))); left != 0;
                  left &= left - 1) {
@@ -85,7 +86,7 @@ SHARDWISE_BYTES SHARDWISE_INLINE void multiply(const ByteRows &rows, const Tile 
 
 template <size_t Vectors>
 SHARDWISE_BYTES SHARDWISE_INLINE void filter_tile(const ByteRows &rows, const Tile &tile, const float *floors,
-                                                  size_t row, Pairs &pairs) {
+                                                  size_t row, size_t most, Pairs &pairs) {
     constexpr size_t num = tile_rows<Vectors>;
     Floats products[num][Vectors];
     multiply<Vectors>(rows, tile, row, products);
@@ -96,7 +97,7 @@ SHARDWISE_BYTES SHARDWISE_INLINE void filter_tile(const ByteRows &rows, const Ti
     if (__builtin_expect(bits_of(better) != 0, 0)) {
         float stored[num * Vectors * width];
         memcpy(stored, products, sizeof stored);
-        keep_pairs<Vectors>(row, num, stored, floors, pairs);
+        keep_pairs<Vectors>(row, num, stored, floors, most, pairs);
     }
 }
 
@@ -116,10 +117,11 @@ SHARDWISE_BYTES size_t filter(const ByteRows &rows, const Tile &tile, size_t gro
         float floors[lanes];
         for (size_t q = 0; q < lanes; ++q)
             floors[q] = tile.floor[q] - tile.of_error[q] * bound.error - tile.of_norm[q] * bound.norm;
-        for (size_t r = 0; r < byte_group; r += num)
-            filter_tile<Vectors>(rows, tile, floors, group * byte_group + r, pairs);
         // One pair in 12 takes about as long as the whole group by floats.
-        if (pairs.count - before > byte_group * lanes / 12) {
+        const size_t most = before + byte_group * lanes / 12;
+        for (size_t r = 0; r < byte_group && pairs.count <= most; r += num)
+            filter_tile<Vectors>(rows, tile, floors, group * byte_group + r, most, pairs);
+        if (pairs.count > most) {
             pairs.count = before;
             dense = true;
             break;
@@ -190,9 +192,9 @@ SHARDWISE_INLINE size_t filter_some(const ByteRows &rows, const Tile &tile, size
     return filter<most_vectors>(rows, tile, group, end, pairs, dense);
 }
 
-/// A tile of queries by all rows.
-void find_tile(const Nearest &task, const ByteRows &rows, size_t query, size_t count, float *room,
-               uint8_t *packed) {
+/// A tile of queries by all rows; returns how many groups were multiplied as floats.
+size_t find_tile(const Nearest &task, const ByteRows &rows, size_t query, size_t count, float *room,
+                 uint8_t *packed) {
     float worst[nearest_queries];
     bool empty = false;
     for (size_t q = 0; q < nearest_queries; ++q) {
@@ -204,7 +206,7 @@ void find_tile(const Nearest &task, const ByteRows &rows, size_t query, size_t c
     if (!pack_tile(task, query, count, packed, tile)) {
         pack_queries(task, query, count, room);
         score_rows(task, query, count, room, worst, 0, task.num_rows);
-        return;
+        return rows.num_groups;
     }
     const size_t most = groups_ahead * task.keep, ahead = rows.num_groups < most ? rows.num_groups : most;
     if (empty && task.keep <= most_ahead && ahead >= 2 * task.keep)
@@ -212,7 +214,7 @@ void find_tile(const Nearest &task, const ByteRows &rows, size_t query, size_t c
     // Where most pairs are among the best, products of floats take the next groups, twice as many each time.
     Pairs pairs;
     bool dense = false, have_floats = false;
-    size_t next = 1, sparse = 0;
+    size_t next = 1, sparse = 0, by_floats = 0;
     for (size_t group = 0; group < rows.num_groups;) {
         tile.set_floor(worst);
         const size_t from = group;
@@ -228,11 +230,13 @@ void find_tile(const Nearest &task, const ByteRows &rows, size_t query, size_t c
         next = sparse < 16 ? next : 1;
         sparse = 0;
         const size_t row = group * byte_group;
-        group += next;
+        group = group + next < rows.num_groups ? group + next : rows.num_groups;
+        by_floats += group - row / byte_group;
         const size_t end = group * byte_group < task.num_rows ? group * byte_group : task.num_rows;
         score_rows(task, query, count, room, worst, row, end);
         next = next < 64 ? 2 * next : next;
     }
+    return by_floats;
 }
 
 } // namespace
@@ -254,12 +258,14 @@ void to_bytes(const Nearest &task, const ByteRows &rows, size_t begin, size_t en
     }
 }
 
-void find_by_bytes(const Nearest &task, const ByteRows &rows, size_t begin, size_t end, float *room,
-                   uint8_t *packed) {
+size_t find_by_bytes(const Nearest &task, const ByteRows &rows, size_t begin, size_t end, float *room,
+                     uint8_t *packed) {
+    size_t by_floats = 0;
     for (size_t count; begin < end; begin += count) {
         count = tile_queries(begin, end);
-        find_tile(task, rows, begin, count, room, packed);
+        by_floats += count * find_tile(task, rows, begin, count, room, packed);
     }
+    return by_floats;
 }
 
 } // namespace shardwise::SHARDWISE_LEVEL

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "check.h"
+#include "core/cpu.h"
 #include "core/threads.h"
 
 using namespace shardwise;
@@ -40,7 +41,7 @@ struct Example {
             factor = static_cast<float>(1 + random() % 2) / 2;
     }
 
-    void run(std::size_t from, std::size_t to, Products products = Products::fastest) {
+    bool run(std::size_t from, std::size_t to, Products products = Products::fastest) {
         Nearest task;
         task.queries = queries.data();
         task.num_queries = num_queries;
@@ -53,7 +54,7 @@ struct Example {
         task.keep = keep;
         task.ids = ids.data();
         task.scores = scores.data();
-        find_nearest(task, products);
+        return find_nearest(task, products);
     }
 
     std::vector<Found> expected(std::size_t query) const {
@@ -173,6 +174,14 @@ void test_bytes() {
                 same(static_cast<Kind>(kind), queries, 2500, 40, keep);
         same(static_cast<Kind>(kind), 70, 900, 300, 10);
     }
+    // Among rows that are equal, bytes are of little use.
+    for (const Kind kind : {Kind::plain, Kind::equal})
+        for (const Products products : {Products::floats, Products::bytes}) {
+            const bool in_vain = kind == Kind::equal && products == Products::bytes;
+            Example example = example_of(kind, 64, 2500, 40, 16, 5);
+            std::fill(example.factors.begin(), example.factors.end(), 1.0F);
+            CHECK(example.run(0, 2500, products) == !(in_vain && multiplies_bytes(level())));
+        }
 }
 
 /// A row or query of which the rounding to bytes loses all that it can: half a step of each value, all in one

@@ -23,7 +23,8 @@ Ids: TypeAlias = NDArray[np.int64]
 _BLOCK_BYTES = 2 << 20  # of rows, as floats: about what a core's cache holds
 _FEW = 8  # terms: with so few a block is read once, and larger ones spare calls and waiting threads
 _MANY = 64  # terms, for which it pays to look at a sample of the rows first
-_LEAST_SAMPLED, _MOST_SAMPLED = 1024, 8192  # rows
+_LEAST_SAMPLED, _MOST_SAMPLED = 2000, 4096  # rows
+_SPARED = 16  # blocks multiplied as floats alone, where products of bytes were of little use
 SCORES = 1 << 20  # scores that are looked at together
 _SPARE = 5  # candidates kept beyond topn: float32 may put near ones in another order
 NEAR = 1e-5  # how far a score of float32 may be from the true one, with room to spare
@@ -257,11 +258,14 @@ def _best(
     scores = np.full((len(queries), keep), -np.inf, dtype)
     terms = np.ascontiguousarray(queries.terms, dtype)
     if queries.ends is None and dtype is np.float32 and len(terms) > _FEW:
-        floors = _floors(table, terms, keep, start, stop)
+        floors, useful = _floors(table, terms, keep, start, stop)
         scores[:] = floors
+        spared = 0  # blocks
         for first, rows, factors in _blocks(table, start, stop, len(terms), known):
+            spared = max(0, spared - 1) if useful else _SPARED
             rows = rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
-            _native.find_nearest(terms, rows, np.ascontiguousarray(factors), first, ids, scores)
+            factors = np.ascontiguousarray(factors)
+            useful = _native.find_nearest(terms, rows, factors, first, ids, scores, spared > 0)
         scores[scores <= floors] = -np.inf  # of rows that were changed meanwhile
         return ids, scores
     queries = Queries(terms, queries.known, queries.ends, queries.positive)
@@ -283,8 +287,10 @@ def _best(
     return ids, scores
 
 
-def _floors(table: Rows, terms: Floats, keep: int, start: int, stop: int) -> Floats:
+def _floors(table: Rows, terms: Floats, keep: int, start: int, stop: int) -> tuple[Floats, bool]:
     """Scores that the best of each query exceed, (queries, 1), by the best of some rows; or -inf.
+
+    Also whether products of bytes were of use for that.
 
     With them most rows are known to be no better when they come: that pays where it takes less
     time than their products. In most tables the words are in the order of their counts, and rare
@@ -294,14 +300,15 @@ def _floors(table: Rows, terms: Floats, keep: int, start: int, stop: int) -> Flo
     whole = table._whole if table.mode == "memory" else None
     enough = len(terms) >= _MANY and (stop - start) // every >= max(_LEAST_SAMPLED, 8 * keep)
     if whole is None or not enough or not _native.multiplies_bytes():
-        return np.full((len(terms), 1), -np.inf, np.float32)
+        return np.full((len(terms), 1), -np.inf, np.float32), True
     rows = whole[start:stop:every].reshape(-1, row_width(table)).astype(np.float32, copy=False)
     rows = rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
     factors = _factors(rows)
     factors[factors == 0] = np.nan  # of rows that are looked at more closely: these exceed nothing
     scores = np.full((len(terms), keep), -np.inf, np.float32)
-    _native.find_nearest(terms, rows, factors, 0, np.zeros(scores.shape, np.int64), scores)
-    return scores[:, :1] - np.float32(NEAR)
+    ids = np.zeros(scores.shape, np.int64)
+    useful = _native.find_nearest(terms, rows, factors, 0, ids, scores)
+    return scores[:, :1] - np.float32(NEAR), useful
 
 
 def _merge(ids: Ids, scores: Floats, found: Floats, first: int) -> None:
