@@ -301,9 +301,9 @@ def count_one(counter: numpy.typing.NDArray[numpy.int64]) -> None:
 def mark_rows(changed: numpy.typing.NDArray[numpy.uint8], ids: numpy.typing.NDArray[numpy.int64], num_rows: int) -> None:
     """Sets the bits of ids; those outside the rows are passed over."""
 
-def find_nearest(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], rows: Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)], factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], first_id: int, ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu')], scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')]) -> None:
+def find_nearest(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], rows: Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)], factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], first_id: int, ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu')], scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], floats: bool = False) -> bool:
     """
-    Put the rows nearest to each query among its best so far: heaps, the worst in front.
+    Put the rows nearest to each query among its best so far: heaps, the worst in front. False where products of bytes were of little use; `floats` spares them.
     """
 
 def multiplies_bytes() -> bool:
