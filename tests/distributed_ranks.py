@@ -473,6 +473,24 @@ def prefetched(rank, size, path, mode, exact):
     return found
 
 
+def known_elsewhere(rank, size, path, mode, bags):
+    """Look up what one rank knows of a prefetch, and another of its last call."""
+    from shardwise.distributed import DistributedTable
+
+    table, rows = DistributedTable.open(path, mode=mode), 8
+    first, ahead = (range(k * rows, (k + 1) * rows) for k in (rank, size + rank))
+    asked = first if rank else ahead
+
+    def read(ids):
+        return table.pool(ids, range(rows)) if bags else table.lookup(ids)
+
+    read(first)
+    table.prefetch(ahead, range(rows) if bags else None, combiner="sum" if bags else None)
+    found = [(list(asked), read(asked))]
+    found.append((list(ahead), read(ahead)))  # of which the others know an earlier exchange
+    return found
+
+
 def wires(rank, size, path, wire):
     from shardwise import optimizers
     from shardwise.distributed import DistributedTable

@@ -231,6 +231,16 @@ def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path
     assert same([plain["weight"].numpy()], [rows[order]])
 
 
+@pytest.mark.parametrize("bags", [False, True])
+@pytest.mark.parametrize("mode", ["r", "memory"])
+def test_what_ranks_know_of_different_exchanges_is_not_mixed(matrix, tmp_path, mode, bags):
+    """They were given rows of other ids, or waited for each other without end."""
+    Table.from_array(matrix, 4).save(tmp_path / "t")
+    for reads in ranks.run(ranks.known_elsewhere, 2, tmp_path / "t", mode, bags, timeout=10):
+        for ids, found in reads:
+            np.testing.assert_array_equal(found, matrix[ids])
+
+
 @pytest.mark.parametrize(("mode", "exact"), [("r", False), ("memory", False), ("c", True)])
 def test_prefetch_changes_no_result(matrix, tmp_path, mode, exact):
     Table.from_array(matrix, 3).save(tmp_path / "t")
