@@ -647,3 +647,42 @@ def test_rows_that_threads_write_at_once_are_all_noted():
         for thread in threads:
             thread.join()
         assert (bits == 255).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rows_that_another_thread_writes_meanwhile_are_in_the_next(tmp_path, monkeypatch, fails):
+    """They were marked as kept, though the checkpoint had their old values, or none."""
+    rows, dim, kept = 200_000, 16, tmp_path / "kept"
+    table = Table.from_array(np.zeros((rows, dim), np.float32), shards=3, copy=True)
+    stop = threading.Event()
+
+    def write(first):
+        rng, number = np.random.default_rng(first), first
+        while not stop.is_set():
+            ids = rng.integers(0, rows // 2, 50) * 2 + first  # each thread its own rows
+            table.write(ids, np.full((50, dim), number, np.float32))
+            number += 2
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for step in range(8):
+            if fails and step % 2:
+                with monkeypatch.context() as patched:
+                    patched.setattr("shardwise.store._checkpoint.commit_text", full_disk)
+                    with pytest.raises(OSError, match="full"):
+                        table.checkpoint(kept)
+            else:
+                table.checkpoint(kept)
+                Table.restore(kept, tmp_path / "restored", overwrite=True).close()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    table.checkpoint(kept)
+    assert_restores(kept, table, tmp_path)
+
+
+def full_disk(*_):
+    raise OSError(28, "the disk is full")
