@@ -491,6 +491,20 @@ def known_elsewhere(rank, size, path, mode, bags):
     return found
 
 
+def same_ids_in_other_shapes(rank, size, path):
+    """Pool one list of ids as bags of several shapes; return what each gave."""
+    import numpy as np
+
+    from shardwise.distributed import DistributedTable
+
+    table, ids, found = DistributedTable.open(path), np.arange(12) + rank, []
+    for ahead in ((4, 3), (2, 2, 3)):
+        for shape in ((4, 3), (2, 2, 3), (1, 4, 3)):
+            found.append((ids.reshape(shape), table.pool(ids.reshape(shape))))
+        table.prefetch(ids.reshape(ahead), combiner="sum")
+    return found
+
+
 def wires(rank, size, path, wire):
     from shardwise import optimizers
     from shardwise.distributed import DistributedTable

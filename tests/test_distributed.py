@@ -248,6 +248,17 @@ def test_prefetch_changes_no_result(matrix, tmp_path, mode, exact):
         assert same(ahead, plain)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_bags_of_the_same_ids_in_another_shape(matrix, tmp_path, size):
+    table = Table.from_array(matrix, 4)
+    table.save(tmp_path / "t")
+    for read in ranks.run(ranks.same_ids_in_other_shapes, size, tmp_path / "t"):
+        for ids, found in read:
+            expected = table.pool(ids)
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("wire", "size", "error"),
     [("float16", 2, 2e-3), ("bfloat16", 2, 2e-2), ("int8", 4, 5e-2), ("float32", 4, 1e-5)],

@@ -170,7 +170,7 @@ def ask_bags(
     sent = np.stack([routed.counts, routed.piece_counts], axis=1)
     theirs, all_know = exchange.agree(call, sent, known=fits)
     if known is not None and all_know:
-        return known
+        return replace(known, question=question)  # whose result may have another shape
     number = exchange.number
     # For each rank, one after the other: the lengths of the pieces, the rows, their weights.
     parts: list[NDArray[Any]] = [routed.lengths, routed.rows]
