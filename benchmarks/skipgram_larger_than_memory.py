@@ -49,24 +49,26 @@ class Watch:
     def __init__(self) -> None:
         self.stage, self.begin = "", time.monotonic()
         self.last, self.done, self.disk = self.begin, 0, disk()
+        self.cpu = time.process_time()
 
     def __call__(self, now: skipgram.Progress) -> None:
         at = time.monotonic()
         if now.stage != self.stage:
             print(f"{self.stage or 'begin':8} {at - self.begin:.0f} s; {peak_memory()}", flush=True)
             self.stage, self.begin, self.last, self.done = now.stage, at, at, now.done
-            self.disk = disk()
+            self.disk, self.cpu = disk(), time.process_time()
         if at - self.last < EVERY:
             return
-        used = disk()
+        used, cpu = disk(), time.process_time()
         read, written = ((b - a) / (at - self.last) for a, b in zip(self.disk, used, strict=True))
         print(
             f"{now.stage:8} {now.done:,} of {now.total:,}: "
             f"{(now.done - self.done) / (at - self.last):,.0f} a second, "
+            f"{(now.done - self.done) / (cpu - self.cpu):,.0f} a CPU-second, "
             f"{read:.0f} MB/s read, {written:.0f} MB/s written; {peak_memory()}",
             flush=True,
         )
-        self.last, self.done, self.disk = at, now.done, used
+        self.last, self.done, self.disk, self.cpu = at, now.done, used, cpu
 
 
 def main() -> None:

@@ -296,6 +296,28 @@ def refused(rank, size, path, what):
     return error, bool((table.lookup([3, 4]) == before).all())
 
 
+def odd_arguments(rank, size, path):
+    """Return the errors of arguments that are none, the same on all ranks."""
+    import numpy as np
+
+    from shardwise.distributed import DistributedTable
+
+    calls = {
+        "timeout": lambda: DistributedTable.open(path, timeout=30),
+        "too large": lambda: DistributedTable.create(None, 1 << 62, 2),
+        "optimizer": lambda: DistributedTable.create(None, 5, 2).state_dict(5),
+        "state": lambda: DistributedTable.create(None, 5, 2).load_state_dict(None),
+    }
+    found = {}
+    for name, call in calls.items():
+        try:
+            call()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    table = DistributedTable.open(path, exact=np.True_, average=np.False_)
+    return found, table.lookup([rank]).shape
+
+
 def disagree(rank, size, path, others):
     """Open a table, the last rank another one."""
     from shardwise import ShardwiseError

@@ -231,6 +231,20 @@ def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path
     assert same([plain["weight"].numpy()], [rows[order]])
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_arguments_that_are_none(matrix, tmp_path, size):
+    Table.from_array(matrix, 4).save(tmp_path / "t")
+    for errors, shape in ranks.run(ranks.odd_arguments, size, tmp_path / "t"):
+        assert shape == (1, DIM)
+        assert (
+            "OptionError: expected timeout=None or a datetime.timedelta, got 30"
+            in errors["timeout"]
+        )
+        assert "too big" in errors["too large"] or "cannot allocate" in errors["too large"]
+        assert "OptionError: expected an optimizer" in errors["optimizer"]
+        assert "DistributedError: expected what state_dict() of this table" in errors["state"]
+
+
 @pytest.mark.parametrize("bags", [False, True])
 @pytest.mark.parametrize("mode", ["r", "memory"])
 def test_what_ranks_know_of_different_exchanges_is_not_mixed(matrix, tmp_path, mode, bags):

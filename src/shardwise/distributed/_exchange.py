@@ -43,12 +43,10 @@ class Exchange:
 
     Raises:
         DistributedError: torch.distributed is not initialized, or this rank is not in the group.
-        OptionError: it is no group.
+        OptionError: it is no group, or the timeout is none.
     """
 
-    def __init__(
-        self, group: Any = None, timeout: timedelta | None = None, first: int = 1
-    ) -> None:
+    def __init__(self, group: Any = None, timeout: timedelta | None = None, first: int = 1) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise DistributedError(
                 "expected torch.distributed to be initialized, got no group; start the program "
@@ -63,6 +61,11 @@ class Exchange:
             raise OptionError(
                 f"expected group=None or a process group of torch.distributed, got {group!r:.40}; "
                 "other options, such as mode, are given by their names"
+            )
+        if timeout is not None and not isinstance(timeout, timedelta):
+            raise OptionError(
+                f"expected timeout=None or a datetime.timedelta, got {timeout!r:.40}; "
+                "timedelta(seconds=30) is half a minute"
             )
         self.timeout = TIMEOUT if timeout is None else timeout
         self.rank: int = dist.get_rank(self.parent)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from shardwise import _native
 from shardwise._errors import OptionError
+from shardwise._partition import Partition
 from shardwise._safetensors import advise
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
@@ -109,6 +110,15 @@ class Rows:
         if self.read_ahead:  # what the system would read around each page is not needed
             advise(self.inputs, "random")
             advise(self.outputs, "random")
+        self._reader = _native.Rows(
+            Partition("mod", self.held, 1)._core,
+            [self.inputs],
+            self.inputs.dtype,
+            (columns,),
+            4 * columns,
+            "float32",
+            self.read_ahead,
+        )
         # word2vec's first values are within 0.5 / dim, fastText's within 1 / dim.
         bound = (1.0 if options.subwords else 0.5) / options.dim
         self._make = _maker(uniform(-bound, bound, seed=options.seed), options.dim)
@@ -205,7 +215,10 @@ class Rows:
                 advise(rows, "random")
 
     def _take(self, ids: Ids) -> Floats:
-        return self.inputs[ids, : self.dim]
+        """Rows here and there; those that are not in memory are asked for together."""
+        found = self._reader.lookup(ids)
+        assert found is not None
+        return found[:, : self.dim]
 
     def _blocks(self, count: int) -> Iterator[tuple[int, int]]:
         step = max(1, _BLOCK_BYTES // (4 * self.dim))
