@@ -24,6 +24,7 @@ from shardwise import (
     _native,
     store,
 )
+from shardwise._update import Checked
 from shardwise.cli import app
 from shardwise.optimizers import SGD, Adagrad, Adam, AdamW, Ftrl, RMSprop, RowwiseAdagrad
 
@@ -680,6 +681,36 @@ def test_rows_that_another_thread_writes_meanwhile_are_in_the_next(tmp_path, mon
         stop.set()
         for thread in threads:
             thread.join()
+    table.checkpoint(kept)
+    assert_restores(kept, table, tmp_path)
+
+
+def test_changes_in_the_middle_of_a_checkpoint_are_in_the_next(tmp_path, monkeypatch):
+    """As another thread makes them: of rows that were copied already, or are changed just now."""
+    kept, optimizer = tmp_path / "kept", Adagrad(0.1)
+    table = Table.from_array(np.zeros((100_000, 64), np.float32), copy=True)
+    table.update([1], np.ones((1, 64)), optimizer)
+    changed = []
+
+    def change(done, total):
+        if 0 < done < total and not changed:
+            table.update([0, 99_999], np.ones((2, 64)), optimizer)
+            changed.append(done)
+
+    table.checkpoint(kept, progress=change)
+    assert changed
+    table.checkpoint(kept)
+    assert_restores(kept, table, tmp_path)
+
+    run = Checked.run
+    with monkeypatch.context() as patched:
+
+        def run_late(self, *arguments):
+            table.checkpoint(kept)
+            run(self, *arguments)
+
+        patched.setattr(Checked, "run", run_late)
+        table.update([7], np.ones((1, 64)), optimizer)
     table.checkpoint(kept)
     assert_restores(kept, table, tmp_path)
 

@@ -29,8 +29,8 @@ public:
     /// A block begins; `random` is what its centre words will be given.
     void begin(const std::vector<std::int32_t> &words, const Random &random);
 
-    /// Centre word `i` is trained next: at some of them, asks for the rows of many that follow, and makes those
-    /// that come next ready for writing.
+    /// Centre word `i` is trained next: at some of them, asks for the rows of many that follow, and makes
+    /// those that come next ready for writing.
     void at(std::size_t i) {
         if (task_.read_ahead && i % piece == 0)
             next_piece(i);

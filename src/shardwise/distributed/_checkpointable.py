@@ -152,7 +152,8 @@ def state_dict(table: DistributedTable, optimizer: Optimizer | None) -> dict[str
 
 def load_state_dict(table: DistributedTable, state: dict[str, Any]) -> None:
     """Take what was loaded; see `DistributedTable.load_state_dict`."""
-    weight = state.get(WEIGHT) if isinstance(state, dict) else state
+    given: Any = state
+    weight = given.get(WEIGHT) if isinstance(given, dict) else given
     if not isinstance(weight, RowsTensor) or not weight.is_of(table):
         raise DistributedError(
             "expected what state_dict() of this table gave, which torch.distributed.checkpoint "
