@@ -25,12 +25,6 @@ void will_need([[maybe_unused]] std::uintptr_t begin, [[maybe_unused]] std::uint
 #endif
 }
 
-void will_write([[maybe_unused]] std::uintptr_t begin, [[maybe_unused]] std::uintptr_t end) {
-#if SHARDWISE_LINUX && defined(MADV_POPULATE_WRITE)
-    (void)madvise(reinterpret_cast<void *>(begin), end - begin, MADV_POPULATE_WRITE);
-#endif
-}
-
 void will_be_random([[maybe_unused]] std::uintptr_t begin, [[maybe_unused]] std::uintptr_t end) {
 #if SHARDWISE_POSIX
     (void)posix_madvise(reinterpret_cast<void *>(begin), end - begin, POSIX_MADV_RANDOM);

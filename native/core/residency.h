@@ -12,10 +12,6 @@ bool is_resident(const void *address);
 /// Asks for pages to be read, and returns when it is asked: advice, which may lead nowhere.
 void will_need(std::uintptr_t begin, std::uintptr_t end);
 
-/// Makes ready for writing pages of a file that are going to be written to, where the system can: many at
-/// once cost less than a fault when each is read, and another when it is written.
-void will_write(std::uintptr_t begin, std::uintptr_t end);
-
 /// Tells that pages are touched in no order.
 void will_be_random(std::uintptr_t begin, std::uintptr_t end);
 

@@ -1,7 +1,6 @@
 #include "core/skipgram_ahead.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "core/huge_pages.h"
 
@@ -26,17 +25,6 @@ const std::vector<PageRange> &SkipGramAhead::pages_until(std::size_t end) {
     }
     join(pages_);
     return pages_;
-}
-
-void SkipGramAhead::next_piece(std::size_t i) {
-    if (i == 0) {
-        soon_ = pages_until(piece);
-        read_ahead(soon_);
-    }
-    read_ahead(pages_until(i + 2 * piece));
-    for (const PageRange &range : soon_)
-        will_write(range.begin, range.end);
-    std::swap(soon_, pages_);
 }
 
 void SkipGramAhead::want_word(std::size_t i) {

@@ -29,11 +29,10 @@ public:
     /// A block begins; `random` is what its centre words will be given.
     void begin(const std::vector<std::int32_t> &words, const Random &random);
 
-    /// Centre word `i` is trained next: at some of them, asks for the rows of many that follow, and makes
-    /// those that come next ready for writing.
+    /// Centre word `i` is trained next: at some of them, asks for the rows of many that follow.
     void at(std::size_t i) {
         if (task_.read_ahead && i % piece == 0)
-            next_piece(i);
+            read_ahead(pages_until(i + 2 * piece));
     }
 
     /// The pages of the rows that centre words before `end` need, but for those that were given before.
@@ -42,7 +41,6 @@ public:
 private:
     static constexpr std::size_t piece = 1024; // centre words: of some megabytes of pages
 
-    void next_piece(std::size_t i);
     void want_word(std::size_t i);
     void want(const float *row);
 
@@ -51,7 +49,6 @@ private:
     Random random_{0};
     std::size_t next_ = 0;
     std::vector<PageRange> pages_;
-    std::vector<PageRange> soon_; // asked for before, and needed next
 };
 
 } // namespace shardwise
