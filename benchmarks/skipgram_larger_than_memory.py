@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an empty folder on the disk that is measured")
     parser.add_argument("--words", type=int, default=10_000_000)
     parser.add_argument("--dim", type=int, default=400)
-    parser.add_argument("--tokens", type=int, default=12_000_000)
+    parser.add_argument("--tokens", type=int, default=11_000_000)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     text, output = given.folder / "text", given.folder / "vectors"
