@@ -296,6 +296,28 @@ def refused(rank, size, path, what):
     return error, bool((table.lookup([3, 4]) == before).all())
 
 
+def odd_arguments(rank, size, path):
+    """Return the errors of arguments that are none, the same on all ranks."""
+    import numpy as np
+
+    from shardwise.distributed import DistributedTable
+
+    calls = {
+        "timeout": lambda: DistributedTable.open(path, timeout=30),
+        "too large": lambda: DistributedTable.create(None, 1 << 62, 2),
+        "optimizer": lambda: DistributedTable.create(None, 5, 2).state_dict(5),
+        "state": lambda: DistributedTable.create(None, 5, 2).load_state_dict(None),
+    }
+    found = {}
+    for name, call in calls.items():
+        try:
+            call()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    table = DistributedTable.open(path, exact=np.True_, average=np.False_)
+    return found, table.lookup([rank]).shape
+
+
 def disagree(rank, size, path, others):
     """Open a table, the last rank another one."""
     from shardwise import ShardwiseError
@@ -470,6 +492,38 @@ def prefetched(rank, size, path, mode, exact):
         else:
             read.append(table.lookup([rank]))
         found.append(read)
+    return found
+
+
+def known_elsewhere(rank, size, path, mode, bags):
+    """Look up what one rank knows of a prefetch, and another of its last call."""
+    from shardwise.distributed import DistributedTable
+
+    table, rows = DistributedTable.open(path, mode=mode), 8
+    first, ahead = (range(k * rows, (k + 1) * rows) for k in (rank, size + rank))
+    asked = first if rank else ahead
+
+    def read(ids):
+        return table.pool(ids, range(rows)) if bags else table.lookup(ids)
+
+    read(first)
+    table.prefetch(ahead, range(rows) if bags else None, combiner="sum" if bags else None)
+    found = [(list(asked), read(asked))]
+    found.append((list(ahead), read(ahead)))  # of which the others know an earlier exchange
+    return found
+
+
+def same_ids_in_other_shapes(rank, size, path):
+    """Pool one list of ids as bags of several shapes; return what each gave."""
+    import numpy as np
+
+    from shardwise.distributed import DistributedTable
+
+    table, ids, found = DistributedTable.open(path), np.arange(12) + rank, []
+    for ahead in ((4, 3), (2, 2, 3)):
+        for shape in ((4, 3), (2, 2, 3), (1, 4, 3)):
+            found.append((ids.reshape(shape), table.pool(ids.reshape(shape))))
+        table.prefetch(ids.reshape(ahead), combiner="sum")
     return found
 
 

@@ -24,6 +24,7 @@ from shardwise import (
     _native,
     store,
 )
+from shardwise._update import Checked
 from shardwise.cli import app
 from shardwise.optimizers import SGD, Adagrad, Adam, AdamW, Ftrl, RMSprop, RowwiseAdagrad
 
@@ -647,3 +648,72 @@ def test_rows_that_threads_write_at_once_are_all_noted():
         for thread in threads:
             thread.join()
         assert (bits == 255).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rows_that_another_thread_writes_meanwhile_are_in_the_next(tmp_path, monkeypatch, fails):
+    """They were marked as kept, though the checkpoint had their old values, or none."""
+    rows, dim, kept = 200_000, 16, tmp_path / "kept"
+    table = Table.from_array(np.zeros((rows, dim), np.float32), shards=3, copy=True)
+    stop = threading.Event()
+
+    def write(first):
+        rng, number = np.random.default_rng(first), first
+        while not stop.is_set():
+            ids = rng.integers(0, rows // 2, 50) * 2 + first  # each thread its own rows
+            table.write(ids, np.full((50, dim), number, np.float32))
+            number += 2
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for step in range(8):
+            if fails and step % 2:
+                with monkeypatch.context() as patched:
+                    patched.setattr("shardwise.store._checkpoint.commit_text", full_disk)
+                    with pytest.raises(OSError, match="full"):
+                        table.checkpoint(kept)
+            else:
+                table.checkpoint(kept)
+                Table.restore(kept, tmp_path / "restored", overwrite=True).close()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    table.checkpoint(kept)
+    assert_restores(kept, table, tmp_path)
+
+
+def test_changes_in_the_middle_of_a_checkpoint_are_in_the_next(tmp_path, monkeypatch):
+    """As another thread makes them: of rows that were copied already, or are changed just now."""
+    kept, optimizer = tmp_path / "kept", Adagrad(0.1)
+    table = Table.from_array(np.zeros((100_000, 64), np.float32), copy=True)
+    table.update([1], np.ones((1, 64)), optimizer)
+    changed = []
+
+    def change(done, total):
+        if 0 < done < total and not changed:
+            table.update([0, 99_999], np.ones((2, 64)), optimizer)
+            changed.append(done)
+
+    table.checkpoint(kept, progress=change)
+    assert changed
+    table.checkpoint(kept)
+    assert_restores(kept, table, tmp_path)
+
+    run = Checked.run
+    with monkeypatch.context() as patched:
+
+        def run_late(self, *arguments):
+            table.checkpoint(kept)
+            run(self, *arguments)
+
+        patched.setattr(Checked, "run", run_late)
+        table.update([7], np.ones((1, 64)), optimizer)
+    table.checkpoint(kept)
+    assert_restores(kept, table, tmp_path)
+
+
+def full_disk(*_):
+    raise OSError(28, "the disk is full")

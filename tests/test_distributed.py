@@ -231,11 +231,46 @@ def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path
     assert same([plain["weight"].numpy()], [rows[order]])
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_arguments_that_are_none(matrix, tmp_path, size):
+    Table.from_array(matrix, 4).save(tmp_path / "t")
+    for errors, shape in ranks.run(ranks.odd_arguments, size, tmp_path / "t"):
+        assert shape == (1, DIM)
+        assert (
+            "OptionError: expected timeout=None or a datetime.timedelta, got 30"
+            in errors["timeout"]
+        )
+        assert "too big" in errors["too large"] or "cannot allocate" in errors["too large"]
+        assert "OptionError: expected an optimizer" in errors["optimizer"]
+        assert "DistributedError: expected what state_dict() of this table" in errors["state"]
+
+
+@pytest.mark.parametrize("bags", [False, True])
+@pytest.mark.parametrize("mode", ["r", "memory"])
+def test_what_ranks_know_of_different_exchanges_is_not_mixed(matrix, tmp_path, mode, bags):
+    """They were given rows of other ids, or waited for each other without end."""
+    Table.from_array(matrix, 4).save(tmp_path / "t")
+    for reads in ranks.run(ranks.known_elsewhere, 2, tmp_path / "t", mode, bags, timeout=10):
+        for ids, found in reads:
+            np.testing.assert_array_equal(found, matrix[ids])
+
+
 @pytest.mark.parametrize(("mode", "exact"), [("r", False), ("memory", False), ("c", True)])
 def test_prefetch_changes_no_result(matrix, tmp_path, mode, exact):
     Table.from_array(matrix, 3).save(tmp_path / "t")
     for plain, ahead in ranks.run(ranks.prefetched, 3, tmp_path / "t", mode, exact):
         assert same(ahead, plain)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_bags_of_the_same_ids_in_another_shape(matrix, tmp_path, size):
+    table = Table.from_array(matrix, 4)
+    table.save(tmp_path / "t")
+    for read in ranks.run(ranks.same_ids_in_other_shapes, size, tmp_path / "t"):
+        for ids, found in read:
+            expected = table.pool(ids)
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

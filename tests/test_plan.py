@@ -59,6 +59,11 @@ def test_balanced_spreads_what_is_asked_for_often():
     assert sorted(Partition.balanced(np.zeros(10), 4).shard_sizes) == [2, 2, 3, 3]
 
 
+def test_balanced_counts_whose_sum_is_no_number():
+    assert Partition.balanced([1e308] * 6, 3).shard_sizes == (2, 2, 2)
+    assert Partition.balanced([1e308, 1e308, 0, 0], 2, max_rows=3).shard_sizes == (1, 3)
+
+
 @pytest.mark.parametrize("counts", [[-1, 2], [np.nan], [np.inf], [[1, 2]], ["a"], [1, [2]]])
 def test_balanced_refuses_what_are_no_counts(counts):
     with pytest.raises(PartitionError):

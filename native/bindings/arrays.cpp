@@ -85,8 +85,11 @@ nb::object new_array(nb::handle dtype, std::span<const std::intptr_t> lead,
     }
     Py_INCREF(dtype.ptr());                    // PyArray_NewFromDescr takes a reference for itself
     if (overflow || bytes < block_threshold) { // NumPy says what is wrong with a size that cannot be
-        return nb::steal(
+        nb::object array = nb::steal(
             PyArray_NewFromDescr(&PyArray_Type, descr, rank, dims.data(), nullptr, nullptr, 0, nullptr));
+        if (!array.is_valid())
+            throw nb::python_error();
+        return array;
     }
     auto block = std::make_unique<Block>();
     try {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 LIMIT = 2**63 - 1  # of rows and shards
+_MOST_LOAD = 1e280  # times any number of shards is still finite
 
 
 def as_count(number: object, name: str, least: int) -> int:
@@ -57,6 +58,9 @@ def balanced(counts: ArrayLike, shards: int, max_rows: int | None) -> list[int]:
         )
     if not loads.any():
         loads = np.ones(rows)
+    with np.errstate(over="ignore"):
+        if loads.sum() > _MOST_LOAD:  # their sums must be finite, and only their ratios count
+            loads = loads / loads.max()
     return _boundaries(np.concatenate([[0.0], np.cumsum(loads)]), shards, most)
 
 

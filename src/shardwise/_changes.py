@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,16 @@ class Changes:
     def mark(self, ids: NDArray[np.int64]) -> None:
         """Note that rows are going to change; ids outside the table are passed over."""
         _native.mark_rows(self.bits, ids, self.rows)
+
+    def frozen(self) -> Changes:
+        """Return a copy that threads, which may be about to mark a row, do not mark it in."""
+        return replace(self, bits=self.bits.copy())
+
+    def take(self, later: Changes) -> None:
+        """Note what others have noted, too."""
+        self.whole = self.whole or later.whole
+        for ids in later.ids(_SPAN):
+            self.mark(ids)
 
     def count(self) -> int:
         """Return how many rows changed."""

@@ -202,7 +202,8 @@ def advise(array: NDArray[Any], advice: str) -> None:
 
     Args:
         array: from `map_tensors` or `map_file`, or a view of one; any other is let be.
-        advice: "random": a page here and there; "all": most of it, soon.
+        advice: "random": a page here and there; "in order": from the beginning to the end;
+            "all": most of it, soon.
     """
     owner: Any = array
     while isinstance(owner, (np.ndarray, memoryview)):
@@ -211,6 +212,8 @@ def advise(array: NDArray[Any], advice: str) -> None:
         return
     if advice == "random":
         owner.madvise(mmap.MADV_RANDOM)
+    elif advice == "in order":
+        owner.madvise(mmap.MADV_SEQUENTIAL)
     else:
         owner.madvise(mmap.MADV_NORMAL)
         owner.madvise(mmap.MADV_WILLNEED)

@@ -48,8 +48,8 @@ def write(table: Table, ids: Any, rows: Any) -> None:
         values = values.copy()
     # A copy: ids that another thread changes after they were checked would lead anywhere.
     flat = ids.reshape(-1).astype(np.int64)
-    if table._changes is not None:
-        table._changes.mark(flat)
+    if (noted := table._changes) is not None:
+        noted.mark(flat)
     try:
         if table._files is None:
             table._rows.write(flat, values)
@@ -57,6 +57,11 @@ def write(table: Table, ids: Any, rows: Any) -> None:
             table._files.write(table._rows, flat, values)
     except _native.OutOfRangeId as error:
         raise outside(table, ids, error) from None
+    finally:
+        # A checkpoint of another thread, which begins to note anew, may have the rows as they were.
+        while (now := table._changes) is not noted:
+            if (noted := now) is not None:
+                noted.mark(flat)
 
 
 def update(
@@ -81,9 +86,16 @@ def update(
         checked.refuse(table._partition, table._shards)  # before state is made, or forgotten
     training = trained_by(table, optimizer)
     updater = training.updater(table._partition, table._shards, slots, table._mode is not None)
-    changed = None if table._changes is None else table._changes.bits
-    checked.run(updater, optimizer._rule(training.step + 1), changed)
-    _native.count_one(training.counter)
+    noted = table._changes
+    try:
+        checked.run(
+            updater, optimizer._rule(training.step + 1), None if noted is None else noted.bits
+        )
+        _native.count_one(training.counter)
+    finally:
+        while (now := table._changes) is not noted:  # as in `write`
+            if (noted := now) is not None:
+                noted.whole = True
 
 
 def trained_by(table: Table, optimizer: Optimizer) -> Training:

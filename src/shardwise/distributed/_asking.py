@@ -89,6 +89,7 @@ class Asked(Generic[T]):
         rows: local rows that are asked for, those of rank 0 first.
         bags: of them, where they are asked for in bags.
         counts: int64[ranks]: how many rows, or bags, each rank asks for.
+        number: of the agreement, for what another rank knows of another one does not fit to it.
         fetched: the rows that this rank asked for, where they came already; see `fetch`.
     """
 
@@ -97,6 +98,7 @@ class Asked(Generic[T]):
     rows: NDArray[Any]
     bags: Bags | None
     counts: NDArray[np.int64]
+    number: int
     fetched: Table | None = None
 
 
@@ -131,21 +133,22 @@ def ask_rows(
     question: Question,
     known: Asked[Any] | None,
 ) -> Asked[RoutedRows]:
-    """Ask the ranks for rows; what is known of the last question is used if all ranks know it."""
-    fits = known is not None and known.question.equals(question)
+    """Ask the ranks for rows; what is known of a question is used if all ranks know it."""
+    fits = known.number if known is not None and known.question.equals(question) else 0
     routed = (
         known.routed
         if known is not None and fits
         else prepared(exchange, call, lambda: routes.rows(question.ids, question.which))
     )
-    theirs, all_fit = exchange.agree(call, np.stack([routed.counts] * 2, axis=1), flag=fits)
-    if known is not None and all_fit:
+    theirs, all_know = exchange.agree(call, np.stack([routed.counts] * 2, axis=1), known=fits)
+    if known is not None and all_know:
         return known
+    number = exchange.number
     size, counts = routes.row_dtype.itemsize, theirs[:, 0].copy()
     got = exchange.swap(
         routed.rows.view(np.uint8), (routed.counts * size).tolist(), (counts * size).tolist()
     )
-    return Asked(question, routed, got.view(routes.row_dtype), None, counts)
+    return Asked(question, routed, got.view(routes.row_dtype), None, counts, number)
 
 
 def ask_bags(
@@ -158,16 +161,17 @@ def ask_bags(
     """Ask the ranks for sums of rows: the same for bags."""
     bags = question.bags
     assert bags is not None
-    fits = known is not None and known.question.equals(question)
+    fits = known.number if known is not None and known.question.equals(question) else 0
     routed: RoutedBags = (
         known.routed
         if known is not None and fits
         else prepared(exchange, call, lambda: routes.bags(bags, question.which, question.divided))
     )
     sent = np.stack([routed.counts, routed.piece_counts], axis=1)
-    theirs, all_fit = exchange.agree(call, sent, flag=fits)
-    if known is not None and all_fit:
-        return known
+    theirs, all_know = exchange.agree(call, sent, known=fits)
+    if known is not None and all_know:
+        return replace(known, question=question)  # whose result may have another shape
+    number = exchange.number
     # For each rank, one after the other: the lengths of the pieces, the rows, their weights.
     parts: list[NDArray[Any]] = [routed.lengths, routed.rows]
     counts = [(routed.piece_counts, theirs[:, 1]), (routed.counts, theirs[:, 0])]
@@ -196,7 +200,7 @@ def ask_bags(
     np.cumsum(joined[0], out=offsets[1:])
     weights = joined[2] if len(joined) > 2 else None
     asked = Bags(joined[1], offsets, weights, (len(offsets) - 1,))
-    return Asked(question, routed, joined[1], asked, theirs[:, 1].copy())
+    return Asked(question, routed, joined[1], asked, theirs[:, 1].copy(), number)
 
 
 def aligned(data: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.planner import (
 )
 
 from shardwise._errors import DistributedError, TableError
+from shardwise._update import with_rate
 from shardwise.torch._tensors import as_tensor
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def state_dict(table: DistributedTable, optimizer: Optimizer | None) -> dict[str
     }
     if optimizer is not None:
         table._refuse_read_only()
-        local._trained_by(optimizer)
+        local._trained_by(with_rate(optimizer, None))
     training = local._training
     if training is not None:
         found[FAMILY] = training.family
@@ -151,7 +152,8 @@ def state_dict(table: DistributedTable, optimizer: Optimizer | None) -> dict[str
 
 def load_state_dict(table: DistributedTable, state: dict[str, Any]) -> None:
     """Take what was loaded; see `DistributedTable.load_state_dict`."""
-    weight = state.get(WEIGHT)
+    given: Any = state
+    weight = given.get(WEIGHT) if isinstance(given, dict) else given
     if not isinstance(weight, RowsTensor) or not weight.is_of(table):
         raise DistributedError(
             "expected what state_dict() of this table gave, which torch.distributed.checkpoint "

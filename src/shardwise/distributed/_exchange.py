@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = timedelta(minutes=5)
 _GRACE = 5.0  # seconds in which ranks that live say so, after something was lost
-_WIDTH = 5  # numbers of a header: two counts, a flag, whether there is an error, and of which call
+# Numbers of a header: two counts, what is known, whether there is an error, and of which call.
+_WIDTH = 5
 
 
 class Exchange:
@@ -35,13 +36,17 @@ class Exchange:
     Args:
         group: of torch.distributed, of any backend; None for all processes.
         timeout: how long a rank waits for another.
+        first: the number of the first agreement; the others follow it in steps of 2.
+
+    Attributes:
+        number: of the last agreement, the same on all ranks.
 
     Raises:
         DistributedError: torch.distributed is not initialized, or this rank is not in the group.
-        OptionError: it is no group.
+        OptionError: it is no group, or the timeout is none.
     """
 
-    def __init__(self, group: Any = None, timeout: timedelta | None = None) -> None:
+    def __init__(self, group: Any = None, timeout: timedelta | None = None, first: int = 1) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise DistributedError(
                 "expected torch.distributed to be initialized, got no group; start the program "
@@ -57,10 +62,15 @@ class Exchange:
                 f"expected group=None or a process group of torch.distributed, got {group!r:.40}; "
                 "other options, such as mode, are given by their names"
             )
+        if timeout is not None and not isinstance(timeout, timedelta):
+            raise OptionError(
+                f"expected timeout=None or a datetime.timedelta, got {timeout!r:.40}; "
+                "timedelta(seconds=30) is half a minute"
+            )
         self.timeout = TIMEOUT if timeout is None else timeout
         self.rank: int = dist.get_rank(self.parent)
         self.size: int = dist.get_world_size(self.parent)
-        self.sent_bytes = 0
+        self.sent_bytes, self.number = 0, first - 2
         self._lost: str | None = None
         # A group of our own: rows lie in the memory of CPUs, whatever the backend of the caller's
         # group is, and calls on other threads, such as those of DistributedDataParallel, do not
@@ -75,23 +85,23 @@ class Exchange:
         self._name = str(self._group.group_name)
 
     def another(self) -> Exchange:
-        """Return a second exchange of the same ranks, for another thread."""
-        return Exchange(self.parent, self.timeout)
+        """Return a second exchange of the same ranks, for another thread; its numbers are even."""
+        return Exchange(self.parent, self.timeout, first=2)
 
     def agree(
         self,
         call: str,
         counts: NDArray[np.int64] | None = None,
         error: Exception | None = None,
-        flag: bool = False,
+        known: int = 0,
     ) -> tuple[NDArray[np.int64], bool]:
-        """Send each rank two numbers; return theirs, and whether all have the flag set.
+        """Send each rank two numbers; return theirs, and whether all know the same.
 
         Args:
             call: what this rank does, in words: the same on all ranks.
             counts: int64[ranks, 2].
             error: why this rank cannot do it.
-            flag: something that is done if all ranks can.
+            known: the number of an agreement whose outcome would do again; 0 where there is none.
 
         Raises:
             DistributedError: another rank cannot do it, does something else, or is lost.
@@ -100,14 +110,15 @@ class Exchange:
         sent = np.zeros((self.size, _WIDTH), np.int64)
         if counts is not None:
             sent[:, :2] = counts
-        sent[:, 2], sent[:, 3] = flag, error is not None
+        sent[:, 2], sent[:, 3] = known, error is not None
         sent[:, 4] = zlib.crc32(call.encode())
         row = [_WIDTH * 8] * self.size
+        self.number += 2
         got = self.swap(sent.reshape(-1).view(np.uint8), row, row, what=call)
         theirs = got.view(np.int64).reshape(self.size, _WIDTH)
         if theirs[:, 3].any() or (theirs[:, 4] != sent[0, 4]).any():
             self._differ(call, theirs, error)
-        return theirs[:, :2], bool(theirs[:, 2].all())
+        return theirs[:, :2], known != 0 and bool((theirs[:, 2] == known).all())
 
     def _differ(self, call: str, theirs: NDArray[np.int64], error: Exception | None) -> NoReturn:
         said = call if error is None else f"{type(error).__name__}: {error}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
@@ -111,7 +110,13 @@ def _compare(
 def described(options: Options, table: DistributedTable) -> dict[str, Any]:
     """Return options as ranks compare them: of the ids of copies, a checksum and their number."""
     ids = table.replicated
-    return asdict(options) | {"replicated": [len(ids), zlib.crc32(ids.tobytes())]}
+    return {
+        "wire": options.wire,
+        "exact": bool(options.exact),
+        "pools": options.pools,
+        "average": bool(options.average),
+        "replicated": [len(ids), zlib.crc32(ids.tobytes())],
+    }
 
 
 def check_same(exchange: Exchange, mine: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from shardwise import _native
 from shardwise._errors import OptionError
+from shardwise._partition import Partition
 from shardwise._safetensors import advise
 from shardwise._table import Table
 from shardwise._vocabulary import Vocabulary
@@ -108,6 +110,15 @@ class Rows:
         if self.read_ahead:  # what the system would read around each page is not needed
             advise(self.inputs, "random")
             advise(self.outputs, "random")
+        self._reader = _native.Rows(
+            Partition("mod", self.held, 1)._core,
+            [self.inputs],
+            self.inputs.dtype,
+            (columns,),
+            4 * columns,
+            "float32",
+            self.read_ahead,
+        )
         # word2vec's first values are within 0.5 / dim, fastText's within 1 / dim.
         bound = (1.0 if options.subwords else 0.5) / options.dim
         self._make = _maker(uniform(-bound, bound, seed=options.seed), options.dim)
@@ -159,17 +170,15 @@ class Rows:
 
     def vectors(self) -> Iterator[Floats]:
         """Give the rows of the result in blocks: words, and with n-grams a row of each bucket."""
+        if self.parts is None:
+            yield from self.blocks_of(self.inputs)
+            return
         for begin, end in self._blocks(self.words):
             own = self.inputs[begin:end, : self.dim]
-            if self.parts is None:
-                yield np.ascontiguousarray(own)
-                continue
             offsets = self.parts.offsets[begin : end + 1]
             ids = np.delete(self.parts.ids[offsets[0] : offsets[-1]], offsets[:-1] - offsets[0])
             starts = offsets - offsets[0] - np.arange(end - begin + 1)
             yield mean_rows(np.ascontiguousarray(own), 1, self._take, ids, starts)
-        if self.parts is None:
-            return
         for begin, end in self._blocks(self._bucket):
             rows = np.asarray(self._make(np.arange(begin, end) + self.words), np.float32)
             first, last = np.searchsorted(self.parts.used, [begin, end])
@@ -184,8 +193,9 @@ class Rows:
 
     def blocks_of(self, rows: Floats) -> Iterator[Floats]:
         """Give the rows as they are held, without what pads them."""
-        for begin, end in self._blocks(len(rows)):
-            yield np.ascontiguousarray(rows[begin:end, : self.dim])
+        with self._read_in_order(rows):
+            for begin, end in self._blocks(len(rows)):
+                yield np.ascontiguousarray(rows[begin:end, : self.dim])
 
     def load(self, inputs: Table, outputs: Table) -> None:
         """Take rows back that `blocks_of` gave."""
@@ -193,8 +203,22 @@ class Rows:
             for begin, end in self._blocks(len(rows)):
                 rows[begin:end, : self.dim] = table.lookup(np.arange(begin, end))
 
+    @contextmanager
+    def _read_in_order(self, rows: Floats) -> Iterator[None]:
+        """Let the system read ahead: a tenth of the time that page after page takes."""
+        if self.read_ahead:
+            advise(rows, "in order")
+        try:
+            yield
+        finally:
+            if self.read_ahead:
+                advise(rows, "random")
+
     def _take(self, ids: Ids) -> Floats:
-        return self.inputs[ids, : self.dim]
+        """Rows here and there; those that are not in memory are asked for together."""
+        found = self._reader.lookup(ids)
+        assert found is not None
+        return found[:, : self.dim]
 
     def _blocks(self, count: int) -> Iterator[tuple[int, int]]:
         step = max(1, _BLOCK_BYTES // (4 * self.dim))

@@ -90,9 +90,10 @@ def _write(
             "another name, or pass overwrite=True"
         )
     clean(place, old)  # what a killed writer left
-    kept = kept_of(table)
+    kept, new = kept_of(table), None
+    # What other threads change from here on is for the next checkpoint.
+    later = table._changes = Changes.since(place, "", kept, len(table))
     try:
-        new = None
         if old is not None and changes is not None and ours:
             whole = whole or changes.whole or changes.kept != kept
             new = None if whole else _add_delta(table, place, old, changes)
@@ -106,18 +107,14 @@ def _write(
             commit_text(place, NAME, text)
         finally:  # an error may come after the rename: what counts is what is there
             if read_text(place) == text:
-                _begin_anew(table, place, text, kept)
+                later.text = text
     finally:
+        if not later.text and table._changes is later:
+            table._changes = changes
+            if changes is not None:
+                changes.take(later)
         left = read_text(place)
         clean(place, None if left is None else parse_chain(place, left))
-
-
-def _begin_anew(table: Table, place: str, text: str, kept: tuple[str, ...] | None) -> None:
-    if table._changes is None:
-        table._changes = Changes.since(place, text, kept, len(table))
-    else:
-        table._changes.bits.fill(0)
-        table._changes = replace(table._changes, path=place, text=text, kept=kept, whole=False)
 
 
 def kept_of(table: Table) -> tuple[str, ...] | None:
@@ -130,6 +127,7 @@ def _add_delta(table: Table, place: str, old: Chain, changes: Changes) -> Chain 
     """Write the rows that changed; None where a base is due: the deltas are many, or large."""
     if len(old.deltas) >= _MOST_DELTAS:
         return None
+    changes = changes.frozen()
     layout = stored_layout(
         table.row_format if table._layout.packed else table.dtype, table.shape[1:], table.dtype
     )
