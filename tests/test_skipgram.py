@@ -108,6 +108,42 @@ def test_the_loss_falls_and_progress_is_told(corpus):
     assert rates[-1] == pytest.approx(0.025e-4)
 
 
+NGRAMS = {"min_n": 3, "max_n": 4, "bucket": 500}
+
+
+@pytest.mark.parametrize(
+    ("how", "last"),
+    [
+        ({}, 0.025e-4),
+        ({"model": "cbow"}, 0.05e-4),
+        (NGRAMS, 0.0025),
+        ({**NGRAMS, "learning_rate": 0.04}, 0.004),
+        ({"final_learning_rate": 0.01}, 0.01),
+        ({"final_learning_rate": 0}, 0),
+        ({"learning_rate": 0.01, "final_learning_rate": 0.01}, 0.01),
+    ],
+)
+def test_the_rate_falls_to_the_final_one(corpus, how, last):
+    seen = []
+    skipgram.train(corpus, dim=20, threads=1, progress=seen.append, **how)
+    rates = [one.learning_rate for one in seen if one.stage == "train"]
+    first = skipgram.Options(**how).rate
+    assert rates == sorted(rates, reverse=True)
+    assert last <= rates[0] <= first
+    assert rates[-1] == pytest.approx(last, abs=1e-12)
+
+
+def test_the_last_words_are_learned_at_the_final_rate():
+    """One word beside another, so often that rates of no size would leave no trace."""
+    text = [["a", "b"]] * 40_000 + [["c", "d"]] * 40_000
+    how = {"dim": 16, "epochs": 1, "threads": 1, "sample": 0, "min_count": 1}
+    kept = skipgram.train(text, **how, learning_rate=0.01, final_learning_rate=0.01)
+    lost = skipgram.train(text, **how, learning_rate=0.01, final_learning_rate=0)
+    halves = skipgram.train(text, **how, learning_rate=0.01, final_learning_rate=0.005)
+    moved = [np.linalg.norm(one["d"]) for one in (lost, halves, kept)]
+    assert moved[0] < moved[1] < moved[2]
+
+
 # ---- the same each time ----
 
 
@@ -302,6 +338,9 @@ def test_a_line_of_100_megabytes(tmp_path):
         ("epochs", True),
         ("learning_rate", 0),
         ("learning_rate", "fast"),
+        ("final_learning_rate", -0.001),
+        ("final_learning_rate", 0.026),
+        ("final_learning_rate", float("nan")),
         ("min_count", 0),
         ("max_size", 1),
         ("min_n", 3),

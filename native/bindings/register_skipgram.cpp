@@ -56,7 +56,7 @@ public:
             std::optional<Vector<const std::uint32_t>> keep, std::optional<Vector<const std::int64_t>> parts,
             std::optional<Vector<const std::int64_t>> part_offsets, bool read_ahead, bool cbow,
             std::size_t window, std::size_t negative, std::size_t shared_by, std::size_t epochs, double rate,
-            std::uint64_t seed)
+            double final_rate, std::uint64_t seed)
         : corpus_(std::move(corpus)), inputs_(std::move(inputs)), outputs_(std::move(outputs)),
           keep_(std::move(keep)), parts_(std::move(parts)), part_offsets_(std::move(part_offsets)) {
         const std::size_t words = counts.shape(0);
@@ -103,6 +103,7 @@ public:
         task_.shared_by = shared_by;
         task_.epochs = epochs;
         task_.rate = rate;
+        task_.final_rate = final_rate;
         task_.seed = seed;
     }
 
@@ -137,11 +138,11 @@ void register_skipgram(nb::module_ &m) {
         .def(nb::init<Vector<const std::int32_t>, Rows, Rows, Vector<const std::int64_t>,
                       std::optional<Vector<const std::uint32_t>>, std::optional<Vector<const std::int64_t>>,
                       std::optional<Vector<const std::int64_t>>, bool, bool, std::size_t, std::size_t,
-                      std::size_t, std::size_t, double, std::uint64_t>(),
+                      std::size_t, std::size_t, double, double, std::uint64_t>(),
              nb::kw_only(), "corpus"_a.noconvert(), "inputs"_a.noconvert(), "outputs"_a.noconvert(),
              "counts"_a.noconvert(), "keep"_a.none().noconvert(), "parts"_a.none().noconvert(),
              "part_offsets"_a.none().noconvert(), "read_ahead"_a, "cbow"_a, "window"_a, "negative"_a,
-             "shared_by"_a, "epochs"_a, "rate"_a, "seed"_a)
+             "shared_by"_a, "epochs"_a, "rate"_a, "final_rate"_a, "seed"_a)
         .def_prop_ro("blocks", &Trainer::blocks, "How many blocks an epoch has.")
         .def("train", &Trainer::train, "begin"_a, "end"_a, "threads"_a,
              "Trains blocks, counted over all epochs; (tokens read, centre words trained, loss of a sample, "

@@ -46,7 +46,7 @@ void SkipGramWorker::train(std::size_t epoch, std::size_t block) {
         if (i % same_rate == 0) {
             const double done = start + static_cast<double>(end - begin) * static_cast<double>(i) /
                                             static_cast<double>(count);
-            rate_ = static_cast<float>(task_.rate * std::max(1 - done / total, 1e-4));
+            rate_ = static_cast<float>(task_.rate + (task_.final_rate - task_.rate) * (done / total));
         }
         if (i > 0)
             ahead_.at(i);

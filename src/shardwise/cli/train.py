@@ -18,8 +18,8 @@ from shardwise.cli._print import counted, rows_of
 
 # What `--resume` knows already.
 _KEPT = (
-    "model", "dim", "window", "negative", "sample", "epochs", "learning_rate", "min_count",
-    "max_size", "min_n", "max_n", "bucket", "seed", "start", "start_context",
+    "model", "dim", "window", "negative", "sample", "epochs", "learning_rate",
+    "final_learning_rate", "min_count", "max_size", "min_n", "max_n", "bucket", "seed", "start", "start_context",
 )  # fmt: skip
 
 
@@ -44,6 +44,10 @@ def train(
     epochs: Annotated[int, typer.Option(help="times that the text is read")] = 5,
     learning_rate: Annotated[
         float | None, typer.Option(help="at the beginning; 0.025 by default, with cbow 0.05")
+    ] = None,
+    final_learning_rate: Annotated[
+        float | None,
+        typer.Option(help="at the end; a ten-thousandth by default, with n-grams a tenth"),
     ] = None,
     min_count: Annotated[int, typer.Option(help="leave out words that are rarer")] = 5,
     max_size: Annotated[int | None, typer.Option(help="take so many words at most")] = None,
@@ -131,6 +135,7 @@ def train(
                     sample=sample,
                     epochs=epochs,
                     learning_rate=learning_rate,
+                    final_learning_rate=final_learning_rate,
                     min_count=min_count,
                     max_size=max_size,
                     min_n=min_n,

@@ -114,6 +114,7 @@ def trainer(corpus: Corpus, rows: Rows, options: Options) -> _native.SkipGram:
         shared_by=_SHARED_BY,
         epochs=options.epochs,
         rate=options.rate,
+        final_rate=options.final_rate,
         seed=options.seed,
     )
 
@@ -153,7 +154,7 @@ def train_rows(
                 break
             if progress is not None:
                 done = end / all_blocks
-                rate = options.rate * max(1 - done, 1e-4)
+                rate = options.rate + (options.final_rate - options.rate) * done
                 speed = (state.tokens - before) / (now - begun + 1e-9)
                 try:
                     progress(Progress("train", state.tokens, all_tokens, speed, loss, rate))

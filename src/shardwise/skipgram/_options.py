@@ -38,8 +38,10 @@ class Options:
         sample: a word that makes up a share f of the text is kept with the probability
             sqrt(sample / f) + sample / f; 0 keeps all.
         epochs: how many times the text is read.
-        learning_rate: at the beginning; it falls to 0.0001 of it, in proportion to what was read.
-            None is 0.025, and for "cbow" 0.05.
+        learning_rate: at the beginning. None is 0.025, and for "cbow" 0.05.
+        final_learning_rate: at the end, from 0 to `learning_rate`; it falls in proportion to what was
+            read. None is 0.0001 of `learning_rate`, as in word2vec, and with n-grams a tenth, which
+            raises the scores of rare words (see the page on word vectors).
         min_count: leave out words that were seen less often.
         max_size: the most words, of the most frequent; None takes all.
         min_n: characters of the shortest n-gram that words are cut into, with "<" before a word
@@ -56,6 +58,8 @@ class Options:
         >>> skipgram.Options().rate, skipgram.Options(model="cbow").rate
         (0.025, 0.05)
         >>> options = skipgram.Options(min_n=3, max_n=6)
+        >>> options.final_rate
+        0.0025
         >>> options.subwords, skipgram.Options.from_json(options.to_json()) == options
         (True, True)
     """
@@ -67,6 +71,7 @@ class Options:
     sample: float = 1e-3
     epochs: int = 5
     learning_rate: float | None = None
+    final_learning_rate: float | None = None
     min_count: int = 5
     max_size: int | None = None
     min_n: int = 0
@@ -88,6 +93,16 @@ class Options:
         if rate is None:
             rate = 0.05 if self.model == "cbow" else 0.025
         object.__setattr__(self, "learning_rate", float(_number("learning_rate", rate, None)))
+        last = self.final_learning_rate
+        if last is None:
+            last = self.rate / (10 if self.max_n > 0 else 10_000)
+        last = float(_number("final_learning_rate", last, 0))
+        if last > self.rate:
+            raise OptionError(
+                f"expected final_learning_rate of at most learning_rate, {self.rate}, got {last}; "
+                "raise the other, or lower this"
+            )
+        object.__setattr__(self, "final_learning_rate", last)
         object.__setattr__(self, "sample", float(self.sample))
         if (self.min_n, self.max_n) != (0, 0) and not 1 <= self.min_n <= self.max_n:
             raise OptionError(
@@ -105,6 +120,12 @@ class Options:
         """The learning rate at the beginning."""
         assert self.learning_rate is not None
         return self.learning_rate
+
+    @property
+    def final_rate(self) -> float:
+        """The learning rate at the end."""
+        assert self.final_learning_rate is not None
+        return self.final_learning_rate
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON has them."""

@@ -29,6 +29,7 @@ def train(
     sample: float = 1e-3,
     epochs: int = 5,
     learning_rate: float | None = None,
+    final_learning_rate: float | None = None,
     min_count: int = 5,
     max_size: int | None = None,
     min_n: int = 0,
@@ -68,6 +69,7 @@ def train(
         sample: how rare a word must be not to be left out now and then.
         epochs: how many times the text is read.
         learning_rate: at the beginning.
+        final_learning_rate: at the end.
         min_count: leave out words that were seen less often.
         max_size: the most words.
         min_n: the least characters of n-grams, 0 for words alone.
@@ -120,6 +122,7 @@ def train(
         sample,
         epochs,
         learning_rate,
+        final_learning_rate,
         min_count,
         max_size,
         min_n,
