@@ -19,7 +19,8 @@ from shardwise.cli._print import counted, rows_of
 # What `--resume` knows already.
 _KEPT = (
     "model", "dim", "window", "negative", "sample", "epochs", "learning_rate",
-    "final_learning_rate", "min_count", "max_size", "min_n", "max_n", "bucket", "seed", "start", "start_context",
+    "final_learning_rate", "min_count", "max_size", "min_n", "max_n", "bucket", "seed", "start",
+    "start_context",
 )  # fmt: skip
 
 

@@ -39,9 +39,9 @@ class Options:
             sqrt(sample / f) + sample / f; 0 keeps all.
         epochs: how many times the text is read.
         learning_rate: at the beginning. None is 0.025, and for "cbow" 0.05.
-        final_learning_rate: at the end, from 0 to `learning_rate`; it falls in proportion to what was
-            read. None is 0.0001 of `learning_rate`, as in word2vec, and with n-grams a tenth, which
-            raises the scores of rare words (see the page on word vectors).
+        final_learning_rate: at the end, from 0 to `learning_rate`; it falls in proportion to what
+            was read. None is 0.0001 of `learning_rate`, as in word2vec, and with n-grams a tenth,
+            which is better for rare words (see the page on word vectors).
         min_count: leave out words that were seen less often.
         max_size: the most words, of the most frequent; None takes all.
         min_n: characters of the shortest n-gram that words are cut into, with "<" before a word
