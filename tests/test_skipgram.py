@@ -144,6 +144,20 @@ def test_the_last_words_are_learned_at_the_final_rate():
     assert moved[0] < moved[1] < moved[2]
 
 
+def test_the_power_says_which_words_are_negatives(corpus, tmp_path):
+    """A word that is drawn against all others gets small products with them."""
+    products = {}
+    for power in (-4, 0.75, 4):
+        place = tmp_path / f"{power}"
+        vectors = skipgram.train(corpus, **SMALL, negative_power=power, context=place)
+        with Table.open(place) as context:
+            products[power] = rows_of(vectors) @ context.lookup(np.arange(len(vectors))).T
+    frequent = [products[power][:, 0].mean() for power in (-4, 0.75, 4)]
+    rare = [products[power][:, -1].mean() for power in (-4, 0.75, 4)]
+    assert frequent == sorted(frequent, reverse=True)
+    assert rare == sorted(rare)
+
+
 # ---- the same each time ----
 
 
@@ -332,6 +346,9 @@ def test_a_line_of_100_megabytes(tmp_path):
         ("window", 0),
         ("negative", 0),
         ("negative", 64),
+        ("negative_power", 4.1),
+        ("negative_power", -4.1),
+        ("negative_power", float("inf")),
         ("sample", -1),
         ("sample", float("nan")),
         ("epochs", 0),

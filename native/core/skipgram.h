@@ -115,7 +115,7 @@ std::size_t skipgram_block_begin(const SkipGram &task, std::size_t block);
 SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end,
                                 std::size_t threads);
 
-/// Fills `entries` for draws in proportion to count^power; `counts` are not all 0.
+/// Fills `entries` for draws in proportion to count^power, of words whose count is not 0: at least one.
 void make_alias(const std::int64_t *counts, std::size_t num_words, double power, AliasEntry *entries);
 
 } // namespace shardwise

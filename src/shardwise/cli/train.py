@@ -18,7 +18,7 @@ from shardwise.cli._print import counted, rows_of
 
 # What `--resume` knows already.
 _KEPT = (
-    "model", "dim", "window", "negative", "sample", "epochs", "learning_rate",
+    "model", "dim", "window", "negative", "negative_power", "sample", "epochs", "learning_rate",
     "final_learning_rate", "min_count", "max_size", "min_n", "max_n", "bucket", "seed", "start",
     "start_context",
 )  # fmt: skip
@@ -39,6 +39,9 @@ def train(
     dim: Annotated[int, typer.Option(help="values a vector")] = 100,
     window: Annotated[int, typer.Option(help="words on each side that are context, at most")] = 5,
     negative: Annotated[int, typer.Option(help="words drawn against each word")] = 5,
+    negative_power: Annotated[
+        float, typer.Option(help="draw them in proportion to their count to the power of this")
+    ] = 0.75,
     sample: Annotated[
         float, typer.Option(help="leave out some of the words more frequent than this share")
     ] = 1e-3,
@@ -133,6 +136,7 @@ def train(
                     dim=dim,
                     window=window,
                     negative=negative,
+                    negative_power=negative_power,
                     sample=sample,
                     epochs=epochs,
                     learning_rate=learning_rate,

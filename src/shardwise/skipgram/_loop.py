@@ -111,6 +111,7 @@ def trainer(corpus: Corpus, rows: Rows, options: Options) -> _native.SkipGram:
         cbow=options.model == "cbow",
         window=options.window,
         negative=options.negative,
+        negative_power=options.negative_power,
         shared_by=_SHARED_BY,
         epochs=options.epochs,
         rate=options.rate,

@@ -34,7 +34,10 @@ class Options:
         dim: how many values a vector has.
         window: how many words on each side are context at most; for each word a number from 1 to
             it is drawn, as in word2vec.
-        negative: how many words are drawn against each word, in proportion to count^0.75.
+        negative: how many words are drawn against each word, in proportion to
+            count^negative_power.
+        negative_power: from -4 to 4. For items of baskets less than word2vec's 0.75 may be better
+            (Caselles-Dupré et al., 2018).
         sample: a word that makes up a share f of the text is kept with the probability
             sqrt(sample / f) + sample / f; 0 keeps all.
         epochs: how many times the text is read.
@@ -68,6 +71,7 @@ class Options:
     dim: int = 100
     window: int = 5
     negative: int = 5
+    negative_power: float = 0.75
     sample: float = 1e-3
     epochs: int = 5
     learning_rate: float | None = None
@@ -89,6 +93,10 @@ class Options:
             size = _whole("max_size", self.max_size, 2, (1 << 63) - 1)
             object.__setattr__(self, "max_size", size)
         _number("sample", self.sample, 0)
+        power = float(_number("negative_power", self.negative_power, -4))
+        if power > 4:
+            raise OptionError(f"expected negative_power as a number from -4 to 4, got {power}")
+        object.__setattr__(self, "negative_power", power)
         rate = self.learning_rate
         if rate is None:
             rate = 0.05 if self.model == "cbow" else 0.025

@@ -26,6 +26,7 @@ def train(
     dim: int = 100,
     window: int = 5,
     negative: int = 5,
+    negative_power: float = 0.75,
     sample: float = 1e-3,
     epochs: int = 5,
     learning_rate: float | None = None,
@@ -66,6 +67,7 @@ def train(
         dim: how many values a vector has.
         window: how many words on each side are context at most.
         negative: how many words are drawn against each word.
+        negative_power: how much more often frequent words are drawn.
         sample: how rare a word must be not to be left out now and then.
         epochs: how many times the text is read.
         learning_rate: at the beginning.
@@ -119,6 +121,7 @@ def train(
         dim,
         window,
         negative,
+        negative_power,
         sample,
         epochs,
         learning_rate,
