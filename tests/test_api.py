@@ -293,6 +293,7 @@ skipgram.Options(model: Model = 'skipgram', dim: int = 100, window: int = 5, neg
 skipgram.Options.final_rate: float
 skipgram.Options.from_json(found: Any) -> Options
 skipgram.Options.rate: float
+skipgram.Options.rate_at(done: float) -> float
 skipgram.Options.subwords: bool
 skipgram.Options.to_json() -> dict[str, Any]
 skipgram.Progress(stage: ForwardRef('str'), done: ForwardRef('int'), total: ForwardRef('int'),

@@ -119,7 +119,8 @@ NGRAMS = {"min_n": 3, "max_n": 4, "bucket": 500}
         (NGRAMS, 0.0025),
         ({**NGRAMS, "learning_rate": 0.04}, 0.004),
         ({"final_learning_rate": 0.01}, 0.01),
-        ({"final_learning_rate": 0}, 0),
+        ({"final_learning_rate": 0}, 0.025e-4),
+        ({**NGRAMS, "final_learning_rate": 0}, 0.025e-4),
         ({"learning_rate": 0.01, "final_learning_rate": 0.01}, 0.01),
     ],
 )

@@ -86,8 +86,8 @@ struct SkipGram {
     std::size_t num_negatives = 5;       // at most most_outputs - 1
     std::size_t shared_by = most_inputs; // context words that share a set of negatives, at most most_inputs
     std::size_t epochs = 5;
-    double rate = 0.025;          // at the beginning
-    double final_rate = 0.025e-4; // at the end; between them it changes by as much for each token
+    double rate = 0.025;   // at the beginning
+    double final_rate = 0; // at the end, and linear between; but at least 1e-4 of the first
     std::uint64_t seed = 1;
 };
 

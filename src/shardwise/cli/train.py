@@ -51,7 +51,7 @@ def train(
     ] = None,
     final_learning_rate: Annotated[
         float | None,
-        typer.Option(help="at the end; a ten-thousandth by default, with n-grams a tenth"),
+        typer.Option(help="at the end; 0 by default, with n-grams a tenth of the first"),
     ] = None,
     min_count: Annotated[int, typer.Option(help="leave out words that are rarer")] = 5,
     max_size: Annotated[int | None, typer.Option(help="take so many words at most")] = None,

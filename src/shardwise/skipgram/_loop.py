@@ -154,8 +154,7 @@ def train_rows(
             if asked():
                 break
             if progress is not None:
-                done = end / all_blocks
-                rate = options.rate + (options.final_rate - options.rate) * done
+                rate = options.rate_at(end / all_blocks)
                 speed = (state.tokens - before) / (now - begun + 1e-9)
                 try:
                     progress(Progress("train", state.tokens, all_tokens, speed, loss, rate))

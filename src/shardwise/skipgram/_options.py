@@ -43,8 +43,9 @@ class Options:
         epochs: how many times the text is read.
         learning_rate: at the beginning. None is 0.025, and for "cbow" 0.05.
         final_learning_rate: at the end, from 0 to `learning_rate`; it falls in proportion to what
-            was read. None is 0.0001 of `learning_rate`, as in word2vec, and with n-grams a tenth,
-            which is better for rare words (see the page on word vectors).
+            was read, but never below 0.0001 of `learning_rate`. None is 0, as in word2vec, and with
+            n-grams a tenth of `learning_rate`, which is better for rare words (see the page on
+            word vectors).
         min_count: leave out words that were seen less often.
         max_size: the most words, of the most frequent; None takes all.
         min_n: characters of the shortest n-gram that words are cut into, with "<" before a word
@@ -61,8 +62,8 @@ class Options:
         >>> skipgram.Options().rate, skipgram.Options(model="cbow").rate
         (0.025, 0.05)
         >>> options = skipgram.Options(min_n=3, max_n=6)
-        >>> options.final_rate
-        0.0025
+        >>> options.rate_at(0), options.rate_at(1)
+        (0.025, 0.0025)
         >>> options.subwords, skipgram.Options.from_json(options.to_json()) == options
         (True, True)
     """
@@ -103,7 +104,7 @@ class Options:
         object.__setattr__(self, "learning_rate", float(_number("learning_rate", rate, None)))
         last = self.final_learning_rate
         if last is None:
-            last = self.rate / (10 if self.max_n > 0 else 10_000)
+            last = self.rate / 10 if self.max_n > 0 else 0
         last = float(_number("final_learning_rate", last, 0))
         if last > self.rate:
             raise OptionError(
@@ -134,6 +135,10 @@ class Options:
         """The learning rate at the end."""
         assert self.final_learning_rate is not None
         return self.final_learning_rate
+
+    def rate_at(self, done: float) -> float:
+        """The learning rate when a share `done` of the training, from 0 to 1, is behind."""
+        return self.rate * max(1 - done * (1 - self.final_rate / self.rate), 1e-4)
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON has them."""
