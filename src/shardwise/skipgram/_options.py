@@ -62,8 +62,8 @@ class Options:
         >>> skipgram.Options().rate, skipgram.Options(model="cbow").rate
         (0.025, 0.05)
         >>> options = skipgram.Options(min_n=3, max_n=6)
-        >>> options.rate_at(0), options.rate_at(1)
-        (0.025, 0.0025)
+        >>> options.rate, options.final_rate, round(options.rate_at(0.5), 5)
+        (0.025, 0.0025, 0.01375)
         >>> options.subwords, skipgram.Options.from_json(options.to_json()) == options
         (True, True)
     """
