@@ -61,7 +61,7 @@ def run(models: list[str], seeds: list[int], threads: int, alone: bool) -> list[
 
     from . import machine
     from .ceiling import multiply_adds
-    from .suites.skipgram import write_text
+    from .suites import skipgram as suite
 
     logging.getLogger("gensim").setLevel(logging.ERROR)
     shardwise.set_num_threads(threads)
@@ -72,15 +72,25 @@ def run(models: list[str], seeds: list[int], threads: int, alone: bool) -> list[
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "novels.txt")
-        words = write_text(text, quick=False) * EPOCHS
+        words = suite.write_text(text, quick=False) * EPOCHS
+        # Each counts once: the words are the same for all models and seeds.
+        corpus = suite.counted(text, options_of(models[0], seeds[0]))
+        counts = None if alone else suite.counted_peer(gensim_models(), text)
         for model in models:
             found: dict[str, list[Scores]] = {}
+            adds: float | None = None  # about the same for all seeds: counted with the first
             for turn, seed in enumerate(seeds):
+                options = options_of(model, seed)
                 both = [ours] if alone else [ours, peer]
                 for train in both if turn % 2 == 0 else both[::-1]:
-                    seconds, scores, adds = train(model, text, seed, threads)
+                    if train is ours:
+                        seconds, scores, native = ours(corpus, options, threads)
+                        if adds is None and model == "skip-gram":
+                            adds = suite.work(native, options)[0]  # it trains on
+                    else:
+                        seconds, scores = peer(counts, text, options, threads)
                     scores = {"M words": words / seconds / 1e6, **scores}
-                    if adds and not isinstance(most, str):
+                    if train is ours and adds is not None and not isinstance(most, str):
                         scores["of peak"] = adds / seconds / most
                     found.setdefault(train.__name__, []).append(scores)
                     rounds.append({"model": model, "by": train.__name__, "seed": seed, **scores})
@@ -105,42 +115,45 @@ def show(model: str, found: dict[str, list[Scores]]) -> None:
         print(f"{'':10}{ours['M words'] / theirs['M words']:11.2f}x" + "".join(apart), flush=True)
 
 
-def ours(model: str, text: Path, seed: int, threads: int) -> tuple[float, Scores, float]:
-    """Train with shardwise; return seconds of CPU time, scores, and multiply-adds if known."""
+def ours(corpus: Any, options: Any, threads: int) -> tuple[float, Scores, Any]:
+    """Train with shardwise; return seconds of CPU time, scores, and what trained."""
     from shardwise.skipgram._job import _fasttext
 
     from .suites import skipgram as suite
 
-    options = options_of(model, seed)
-    corpus, rows, native = suite.prepared(text, options)
+    corpus, rows, native = suite.prepared(corpus, options)
     begun = time.process_time()
     native.train(0, native.blocks * options.epochs, threads)
     seconds = time.process_time() - begun
     vectors = suite.vectors_of(corpus, rows)
     if options.subwords:
         vectors._with_subwords({"fasttext": _fasttext(options, rows.words)}, "here")
-        return seconds, scored(vectors, lambda words: vectors.lookup(words, unknown="subwords")), 0
-    scores = scored(vectors)  # before the work is counted, which trains on
-    return seconds, scores, suite.work(native, options)[0] if options.model != "cbow" else 0
+        scores = scored(vectors, lambda words: vectors.lookup(words, unknown="subwords"))
+        return seconds, scores, native
+    return seconds, scored(vectors), native
 
 
-def peer(model: str, text: Path, seed: int, threads: int) -> tuple[float, Scores, float]:
+def peer(counts: Any, text: Path, options: Any, threads: int) -> tuple[float, Scores]:
     """Train with gensim; return seconds of CPU time and scores."""
-    import gensim.models
     import numpy as np
 
     from .suites import skipgram as suite
 
-    options = options_of(model, seed)
-    theirs = suite.prepared_peer(gensim.models, text, options, threads)
+    theirs = suite.prepared_peer(gensim_models(), counts, options, threads)
     names = {"model": theirs, "text": str(text), "epochs": EPOCHS}
     begun = time.process_time()
     eval(suite.TRAIN_PEER, names)
     seconds = time.process_time() - begun
     vectors = named(theirs.wv.vectors, theirs.wv.index_to_key)
     if options.subwords:
-        return seconds, scored(vectors, lambda words: np.stack([theirs.wv[w] for w in words])), 0
-    return seconds, scored(vectors), 0
+        return seconds, scored(vectors, lambda words: np.stack([theirs.wv[w] for w in words]))
+    return seconds, scored(vectors)
+
+
+def gensim_models() -> Any:
+    import gensim.models
+
+    return gensim.models
 
 
 def scored(vectors: Any, make: Callable[[list[str]], Any] | None = None) -> Scores:

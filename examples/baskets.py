@@ -6,13 +6,15 @@ A line is a basket, its items with spaces between. One basket of ten is held out
 one item is hidden, and guessed from the others. By the loss that is trained, the product of an
 item's vector and another's context vector comes near
 
-    log P(other | item) - 0.75 * log count(other) + a constant
+    log P(other | item) - power * log count(other) + a constant
 
-(Levy and Goldberg, 2014; negatives are drawn in proportion to count^0.75). So with a term added the
-scores are logarithms of how likely an item is beside each of the others in the basket, and the
-mean of those probabilities ranks the items. The term is 0.5 * log count(other), which was best
-on baskets held out of those to learn from. Whoever guesses the most frequent items has the
-baseline.
+(Levy and Goldberg, 2014), where negatives are drawn in proportion to count^power. word2vec's 0.75
+is for words, of which the most frequent say little. An item that is in every other basket is drawn
+against nearly everything then, and its neighbours are items that are hardly ever beside it (less
+is better for items: Caselles-Dupré et al., 2018). With 0.25 they are what is bought with it, and
+the products rank the items as they are, as logarithms of how likely an item is beside each of the
+others in the basket; the mean of those probabilities decides. Whoever guesses the most frequent
+items has the baseline.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 
 from shardwise import Table, Vectors, skipgram
 
+NEGATIVE_POWER = 0.25
 HELD_OUT = 10  # one basket of so many
 GUESSES = 10
 
@@ -50,7 +53,14 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "context")
         vectors = skipgram.train(
-            baskets, dim=64, window=50, sample=0, epochs=epochs, threads=threads, context=place
+            baskets,
+            dim=64,
+            window=50,
+            negative_power=NEGATIVE_POWER,
+            sample=0,
+            epochs=epochs,
+            threads=threads,
+            context=place,
         )
         with Table.open(place) as context:
             return vectors, context.lookup(np.arange(len(context)))
@@ -62,7 +72,6 @@ def hit_rates(
     """Return how often a hidden item is among the guesses, of the vectors and of the baseline."""
     counts = vectors.vocabulary.counts
     assert counts is not None
-    popular = np.log(np.maximum(counts, 1))
     drawn = random.Random(2)
     hits = np.zeros(2, int)
     asked = 0
@@ -73,9 +82,8 @@ def hit_rates(
         asked += 1
         hidden = drawn.randrange(len(ids))
         rest = np.delete(ids, hidden)
-        each = vectors.table.lookup(rest) @ contexts.T
-        scores = np.exp(each).mean(0) * np.exp(0.5 * popular)
-        for k, ranked in enumerate((scores, popular.copy())):
+        scores = np.exp(vectors.table.lookup(rest) @ contexts.T).mean(0)
+        for k, ranked in enumerate((scores, counts.astype(float))):
             ranked[rest] = -np.inf
             hits[k] += ids[hidden] in np.argsort(-ranked)[:GUESSES]
     ours, baseline = hits / max(1, asked)

@@ -108,6 +108,57 @@ def test_the_loss_falls_and_progress_is_told(corpus):
     assert rates[-1] == pytest.approx(0.025e-4)
 
 
+NGRAMS = {"min_n": 3, "max_n": 4, "bucket": 500}
+
+
+@pytest.mark.parametrize(
+    ("how", "last"),
+    [
+        ({}, 0.025e-4),
+        ({"model": "cbow"}, 0.05e-4),
+        (NGRAMS, 0.0025),
+        ({**NGRAMS, "learning_rate": 0.04}, 0.004),
+        ({"final_learning_rate": 0.01}, 0.01),
+        ({"final_learning_rate": 0}, 0.025e-4),
+        ({**NGRAMS, "final_learning_rate": 0}, 0.025e-4),
+        ({"learning_rate": 0.01, "final_learning_rate": 0.01}, 0.01),
+    ],
+)
+def test_the_rate_falls_to_the_final_one(corpus, how, last):
+    seen = []
+    skipgram.train(corpus, dim=20, threads=1, progress=seen.append, **how)
+    rates = [one.learning_rate for one in seen if one.stage == "train"]
+    first = skipgram.Options(**how).rate
+    assert rates == sorted(rates, reverse=True)
+    assert last <= rates[0] <= first
+    assert rates[-1] == pytest.approx(last, abs=1e-12)
+
+
+def test_the_last_words_are_learned_at_the_final_rate():
+    """One word beside another, so often that rates of no size would leave no trace."""
+    text = [["a", "b"]] * 40_000 + [["c", "d"]] * 40_000
+    how = {"dim": 16, "epochs": 1, "threads": 1, "sample": 0, "min_count": 1}
+    kept = skipgram.train(text, **how, learning_rate=0.01, final_learning_rate=0.01)
+    lost = skipgram.train(text, **how, learning_rate=0.01, final_learning_rate=0)
+    halves = skipgram.train(text, **how, learning_rate=0.01, final_learning_rate=0.005)
+    moved = [np.linalg.norm(one["d"]) for one in (lost, halves, kept)]
+    assert moved[0] < moved[1] < moved[2]
+
+
+def test_the_power_says_which_words_are_negatives(corpus, tmp_path):
+    """A word that is drawn against all others gets small products with them."""
+    products = {}
+    for power in (-4, 0.75, 4):
+        place = tmp_path / f"{power}"
+        vectors = skipgram.train(corpus, **SMALL, negative_power=power, context=place)
+        with Table.open(place) as context:
+            products[power] = rows_of(vectors) @ context.lookup(np.arange(len(vectors))).T
+    frequent = [products[power][:, 0].mean() for power in (-4, 0.75, 4)]
+    rare = [products[power][:, -1].mean() for power in (-4, 0.75, 4)]
+    assert frequent == sorted(frequent, reverse=True)
+    assert rare == sorted(rare)
+
+
 # ---- the same each time ----
 
 
@@ -296,12 +347,18 @@ def test_a_line_of_100_megabytes(tmp_path):
         ("window", 0),
         ("negative", 0),
         ("negative", 64),
+        ("negative_power", 4.1),
+        ("negative_power", -4.1),
+        ("negative_power", float("inf")),
         ("sample", -1),
         ("sample", float("nan")),
         ("epochs", 0),
         ("epochs", True),
         ("learning_rate", 0),
         ("learning_rate", "fast"),
+        ("final_learning_rate", -0.001),
+        ("final_learning_rate", 0.026),
+        ("final_learning_rate", float("nan")),
         ("min_count", 0),
         ("max_size", 1),
         ("min_n", 3),

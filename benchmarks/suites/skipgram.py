@@ -8,7 +8,7 @@ import lzma
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -147,11 +147,17 @@ TRAIN_PEER = (
 )
 
 
-def prepared(text: Path, options: skipgram.Options) -> tuple[Corpus, Rows, _native.SkipGram]:
-    """Count and encode the words, and give the rows their first values."""
-    place = tempfile.gettempdir()
-    corpus = read_corpus(text, options, None, None, place, lambda *_: None)
-    rows = Rows(corpus.vocabulary, options, False, place, whole=False)
+def counted(text: Path, options: skipgram.Options) -> Corpus:
+    """Count and encode the words."""
+    return read_corpus(text, options, None, None, tempfile.gettempdir(), lambda *_: None)
+
+
+def prepared(
+    text: Path | Corpus, options: skipgram.Options
+) -> tuple[Corpus, Rows, _native.SkipGram]:
+    """Count the words if they are not, and give the rows their first values."""
+    corpus = text if isinstance(text, Corpus) else counted(text, options)
+    rows = Rows(corpus.vocabulary, options, False, tempfile.gettempdir(), whole=False)
     rows.fill()
     return corpus, rows, trainer(corpus, rows, options)
 
@@ -162,7 +168,24 @@ def vectors_of(corpus: Corpus, rows: Rows) -> shardwise.Vectors:
     return shardwise.Vectors(table, corpus.vocabulary)
 
 
-def prepared_peer(gensim: Any, text: Path, options: skipgram.Options, threads: int) -> Any:
+class PeerCounts(NamedTuple):
+    """What gensim counted in a text."""
+
+    words: dict[str, int]
+    total: int
+    lines: int
+
+
+def counted_peer(gensim: Any, text: Path) -> PeerCounts:
+    """Let gensim count the words."""
+    model = gensim.Word2Vec()
+    total, lines = model.scan_vocab(corpus_file=str(text))
+    return PeerCounts(model.raw_vocab, total, lines)
+
+
+def prepared_peer(
+    gensim: Any, text: Path | PeerCounts, options: skipgram.Options, threads: int
+) -> Any:
     """Return gensim's model of the same options, its words counted."""
     given = {name: getattr(options, name) for name in COMMON}
     given |= {"vector_size": options.dim, "workers": threads, "alpha": options.rate}
@@ -171,7 +194,11 @@ def prepared_peer(gensim: Any, text: Path, options: skipgram.Options, threads: i
         model = gensim.FastText(**given, **NGRAMS, bucket=options.bucket)
     else:
         model = gensim.Word2Vec(**given)
-    model.build_vocab(corpus_file=str(text))
+    if isinstance(text, PeerCounts):
+        model.build_vocab_from_freq(text.words, corpus_count=text.lines)
+        model.corpus_total_words = text.total
+    else:
+        model.build_vocab(corpus_file=str(text))
     return model
 
 

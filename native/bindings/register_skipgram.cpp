@@ -1,5 +1,6 @@
 #include "bindings.h"
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <tuple>
@@ -55,8 +56,8 @@ public:
     Trainer(Vector<const std::int32_t> corpus, Rows inputs, Rows outputs, Vector<const std::int64_t> counts,
             std::optional<Vector<const std::uint32_t>> keep, std::optional<Vector<const std::int64_t>> parts,
             std::optional<Vector<const std::int64_t>> part_offsets, bool read_ahead, bool cbow,
-            std::size_t window, std::size_t negative, std::size_t shared_by, std::size_t epochs, double rate,
-            std::uint64_t seed)
+            std::size_t window, std::size_t negative, double negative_power, std::size_t shared_by,
+            std::size_t epochs, double rate, double final_rate, std::uint64_t seed)
         : corpus_(std::move(corpus)), inputs_(std::move(inputs)), outputs_(std::move(outputs)),
           keep_(std::move(keep)), parts_(std::move(parts)), part_offsets_(std::move(part_offsets)) {
         const std::size_t words = counts.shape(0);
@@ -65,7 +66,8 @@ public:
         if (inputs_.shape(1) != outputs_.shape(1))
             throw nb::value_error("expected rows of one length");
         if (words < 2 || words > std::size_t{0x7fffffff} || window < 1 || window > 10'000 || negative < 1 ||
-            negative >= most_outputs || shared_by < 1 || shared_by > most_inputs || epochs < 1)
+            negative >= most_outputs || !(std::abs(negative_power) <= 4) || shared_by < 1 ||
+            shared_by > most_inputs || epochs < 1)
             throw nb::value_error("expected numbers that training can have");
         if (keep_ && keep_->shape(0) != words)
             throw nb::value_error("expected one number a word");
@@ -85,7 +87,7 @@ public:
                     throw nb::value_error("expected rows that are there");
         }
         alias_.resize(words);
-        make_alias(counts.data(), words, 0.75, alias_.data());
+        make_alias(counts.data(), words, negative_power, alias_.data());
         task_.corpus = corpus_.data();
         task_.corpus_size = corpus_.shape(0);
         task_.num_words = words;
@@ -103,6 +105,7 @@ public:
         task_.shared_by = shared_by;
         task_.epochs = epochs;
         task_.rate = rate;
+        task_.final_rate = final_rate;
         task_.seed = seed;
     }
 
@@ -136,12 +139,12 @@ void register_skipgram(nb::module_ &m) {
     nb::class_<Trainer>(m, "SkipGram", "A training: a corpus of ids, and the rows that it changes.")
         .def(nb::init<Vector<const std::int32_t>, Rows, Rows, Vector<const std::int64_t>,
                       std::optional<Vector<const std::uint32_t>>, std::optional<Vector<const std::int64_t>>,
-                      std::optional<Vector<const std::int64_t>>, bool, bool, std::size_t, std::size_t,
-                      std::size_t, std::size_t, double, std::uint64_t>(),
+                      std::optional<Vector<const std::int64_t>>, bool, bool, std::size_t, std::size_t, double,
+                      std::size_t, std::size_t, double, double, std::uint64_t>(),
              nb::kw_only(), "corpus"_a.noconvert(), "inputs"_a.noconvert(), "outputs"_a.noconvert(),
              "counts"_a.noconvert(), "keep"_a.none().noconvert(), "parts"_a.none().noconvert(),
              "part_offsets"_a.none().noconvert(), "read_ahead"_a, "cbow"_a, "window"_a, "negative"_a,
-             "shared_by"_a, "epochs"_a, "rate"_a, "seed"_a)
+             "negative_power"_a, "shared_by"_a, "epochs"_a, "rate"_a, "final_rate"_a, "seed"_a)
         .def_prop_ro("blocks", &Trainer::blocks, "How many blocks an epoch has.")
         .def("train", &Trainer::train, "begin"_a, "end"_a, "threads"_a,
              "Trains blocks, counted over all epochs; (tokens read, centre words trained, loss of a sample, "

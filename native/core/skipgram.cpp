@@ -78,7 +78,7 @@ void make_alias(const std::int64_t *counts, std::size_t num_words, double power,
     std::vector<double> weights(num_words);
     double total = 0;
     for (std::size_t i = 0; i < num_words; ++i)
-        total += weights[i] = std::pow(static_cast<double>(counts[i]), power);
+        total += weights[i] = counts[i] > 0 ? std::pow(static_cast<double>(counts[i]), power) : 0;
     const double scale = static_cast<double>(num_words) / total;
     std::vector<std::size_t> small, large;
     for (std::size_t i = 0; i < num_words; ++i) {

@@ -86,7 +86,8 @@ struct SkipGram {
     std::size_t num_negatives = 5;       // at most most_outputs - 1
     std::size_t shared_by = most_inputs; // context words that share a set of negatives, at most most_inputs
     std::size_t epochs = 5;
-    double rate = 0.025;
+    double rate = 0.025;   // at the beginning
+    double final_rate = 0; // at the end, and linear between; but at least 1e-4 of the first
     std::uint64_t seed = 1;
 };
 
@@ -114,7 +115,7 @@ std::size_t skipgram_block_begin(const SkipGram &task, std::size_t block);
 SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end,
                                 std::size_t threads);
 
-/// Fills `entries` for draws in proportion to count^power; `counts` are not all 0.
+/// Fills `entries` for draws in proportion to count^power, of words whose count is not 0: at least one.
 void make_alias(const std::int64_t *counts, std::size_t num_words, double power, AliasEntry *entries);
 
 } // namespace shardwise

@@ -46,7 +46,8 @@ void SkipGramWorker::train(std::size_t epoch, std::size_t block) {
         if (i % same_rate == 0) {
             const double done = start + static_cast<double>(end - begin) * static_cast<double>(i) /
                                             static_cast<double>(count);
-            rate_ = static_cast<float>(task_.rate * std::max(1 - done / total, 1e-4));
+            const double fall = 1 - task_.final_rate / task_.rate;
+            rate_ = static_cast<float>(task_.rate * std::max(1 - done / total * fall, 1e-4));
         }
         if (i > 0)
             ahead_.at(i);

@@ -171,20 +171,23 @@ void the_sigmoid_holds_at_its_ends() {
     }
 }
 
-void draws_come_as_often_as_they_should() {
+void draws_come_as_often_as_they_should(double power) {
     const std::vector<std::int64_t> counts{0, 1, 5, 1000, 16, 0, 81};
+    const auto weight = [&](std::size_t i) {
+        return counts[i] == 0 ? 0 : std::pow(static_cast<double>(counts[i]), power);
+    };
     std::vector<AliasEntry> entries(counts.size());
-    make_alias(counts.data(), counts.size(), 0.75, entries.data());
+    make_alias(counts.data(), counts.size(), power, entries.data());
     std::vector<double> chance(counts.size());
     double total = 0;
     for (std::size_t i = 0; i < counts.size(); ++i) {
         const double keep = entries[i].keep == ~std::uint32_t{0} ? 1 : entries[i].keep / 0x1p32;
         chance[i] += keep / static_cast<double>(counts.size());
         chance[static_cast<std::size_t>(entries[i].other)] += (1 - keep) / static_cast<double>(counts.size());
-        total += std::pow(static_cast<double>(counts[i]), 0.75);
+        total += weight(i);
     }
     for (std::size_t i = 0; i < counts.size(); ++i)
-        CHECK(std::abs(chance[i] - std::pow(static_cast<double>(counts[i]), 0.75) / total) < 1e-6);
+        CHECK(std::abs(chance[i] - weight(i) / total) < 1e-6);
 }
 
 struct Training {
@@ -399,7 +402,8 @@ void long_texts_are_cut_like_short_ones() {
 int main() {
     a_step_is_the_textbook_formula();
     the_sigmoid_holds_at_its_ends();
-    draws_come_as_often_as_they_should();
+    for (const double power : {-4.0, -0.5, 0.0, 0.25, 0.75, 4.0})
+        draws_come_as_often_as_they_should(power);
     a_training_is_the_same_in_any_slices();
     rows_are_read_ahead_before_they_are_touched();
     a_corpus_of_any_shape_is_trained();

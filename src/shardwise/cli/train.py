@@ -18,8 +18,9 @@ from shardwise.cli._print import counted, rows_of
 
 # What `--resume` knows already.
 _KEPT = (
-    "model", "dim", "window", "negative", "sample", "epochs", "learning_rate", "min_count",
-    "max_size", "min_n", "max_n", "bucket", "seed", "start", "start_context",
+    "model", "dim", "window", "negative", "negative_power", "sample", "epochs", "learning_rate",
+    "final_learning_rate", "min_count", "max_size", "min_n", "max_n", "bucket", "seed", "start",
+    "start_context",
 )  # fmt: skip
 
 
@@ -38,12 +39,19 @@ def train(
     dim: Annotated[int, typer.Option(help="values a vector")] = 100,
     window: Annotated[int, typer.Option(help="words on each side that are context, at most")] = 5,
     negative: Annotated[int, typer.Option(help="words drawn against each word")] = 5,
+    negative_power: Annotated[
+        float, typer.Option(help="draw them in proportion to their count to the power of this")
+    ] = 0.75,
     sample: Annotated[
         float, typer.Option(help="leave out some of the words more frequent than this share")
     ] = 1e-3,
     epochs: Annotated[int, typer.Option(help="times that the text is read")] = 5,
     learning_rate: Annotated[
         float | None, typer.Option(help="at the beginning; 0.025 by default, with cbow 0.05")
+    ] = None,
+    final_learning_rate: Annotated[
+        float | None,
+        typer.Option(help="at the end; 0 by default, with n-grams a tenth of the first"),
     ] = None,
     min_count: Annotated[int, typer.Option(help="leave out words that are rarer")] = 5,
     max_size: Annotated[int | None, typer.Option(help="take so many words at most")] = None,
@@ -128,9 +136,11 @@ def train(
                     dim=dim,
                     window=window,
                     negative=negative,
+                    negative_power=negative_power,
                     sample=sample,
                     epochs=epochs,
                     learning_rate=learning_rate,
+                    final_learning_rate=final_learning_rate,
                     min_count=min_count,
                     max_size=max_size,
                     min_n=min_n,

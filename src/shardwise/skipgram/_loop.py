@@ -111,9 +111,11 @@ def trainer(corpus: Corpus, rows: Rows, options: Options) -> _native.SkipGram:
         cbow=options.model == "cbow",
         window=options.window,
         negative=options.negative,
+        negative_power=options.negative_power,
         shared_by=_SHARED_BY,
         epochs=options.epochs,
         rate=options.rate,
+        final_rate=options.final_rate,
         seed=options.seed,
     )
 
@@ -152,8 +154,7 @@ def train_rows(
             if asked():
                 break
             if progress is not None:
-                done = end / all_blocks
-                rate = options.rate * max(1 - done, 1e-4)
+                rate = options.rate_at(end / all_blocks)
                 speed = (state.tokens - before) / (now - begun + 1e-9)
                 try:
                     progress(Progress("train", state.tokens, all_tokens, speed, loss, rate))

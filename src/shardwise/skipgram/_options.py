@@ -34,12 +34,18 @@ class Options:
         dim: how many values a vector has.
         window: how many words on each side are context at most; for each word a number from 1 to
             it is drawn, as in word2vec.
-        negative: how many words are drawn against each word, in proportion to count^0.75.
+        negative: how many words are drawn against each word, in proportion to
+            count^negative_power.
+        negative_power: from -4 to 4. For items of baskets less than word2vec's 0.75 may be better
+            (Caselles-Dupré et al., 2018).
         sample: a word that makes up a share f of the text is kept with the probability
             sqrt(sample / f) + sample / f; 0 keeps all.
         epochs: how many times the text is read.
-        learning_rate: at the beginning; it falls to 0.0001 of it, in proportion to what was read.
-            None is 0.025, and for "cbow" 0.05.
+        learning_rate: at the beginning. None is 0.025, and for "cbow" 0.05.
+        final_learning_rate: at the end, from 0 to `learning_rate`; it falls in proportion to what
+            was read, but never below 0.0001 of `learning_rate`. None is 0, as in word2vec, and with
+            n-grams a tenth of `learning_rate`, which is better for rare words (see the page on
+            word vectors).
         min_count: leave out words that were seen less often.
         max_size: the most words, of the most frequent; None takes all.
         min_n: characters of the shortest n-gram that words are cut into, with "<" before a word
@@ -56,6 +62,8 @@ class Options:
         >>> skipgram.Options().rate, skipgram.Options(model="cbow").rate
         (0.025, 0.05)
         >>> options = skipgram.Options(min_n=3, max_n=6)
+        >>> options.rate, options.final_rate, round(options.rate_at(0.5), 5)
+        (0.025, 0.0025, 0.01375)
         >>> options.subwords, skipgram.Options.from_json(options.to_json()) == options
         (True, True)
     """
@@ -64,9 +72,11 @@ class Options:
     dim: int = 100
     window: int = 5
     negative: int = 5
+    negative_power: float = 0.75
     sample: float = 1e-3
     epochs: int = 5
     learning_rate: float | None = None
+    final_learning_rate: float | None = None
     min_count: int = 5
     max_size: int | None = None
     min_n: int = 0
@@ -84,10 +94,24 @@ class Options:
             size = _whole("max_size", self.max_size, 2, (1 << 63) - 1)
             object.__setattr__(self, "max_size", size)
         _number("sample", self.sample, 0)
+        power = float(_number("negative_power", self.negative_power, -4))
+        if power > 4:
+            raise OptionError(f"expected negative_power as a number from -4 to 4, got {power}")
+        object.__setattr__(self, "negative_power", power)
         rate = self.learning_rate
         if rate is None:
             rate = 0.05 if self.model == "cbow" else 0.025
         object.__setattr__(self, "learning_rate", float(_number("learning_rate", rate, None)))
+        last = self.final_learning_rate
+        if last is None:
+            last = self.rate / 10 if self.max_n > 0 else 0
+        last = float(_number("final_learning_rate", last, 0))
+        if last > self.rate:
+            raise OptionError(
+                f"expected final_learning_rate of at most learning_rate, {self.rate}, got {last}; "
+                "raise the other, or lower this"
+            )
+        object.__setattr__(self, "final_learning_rate", last)
         object.__setattr__(self, "sample", float(self.sample))
         if (self.min_n, self.max_n) != (0, 0) and not 1 <= self.min_n <= self.max_n:
             raise OptionError(
@@ -105,6 +129,16 @@ class Options:
         """The learning rate at the beginning."""
         assert self.learning_rate is not None
         return self.learning_rate
+
+    @property
+    def final_rate(self) -> float:
+        """The learning rate at the end."""
+        assert self.final_learning_rate is not None
+        return self.final_learning_rate
+
+    def rate_at(self, done: float) -> float:
+        """The learning rate when a share `done` of the training, from 0 to 1, is behind."""
+        return self.rate * max(1 - done * (1 - self.final_rate / self.rate), 1e-4)
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON has them."""

@@ -26,9 +26,11 @@ def train(
     dim: int = 100,
     window: int = 5,
     negative: int = 5,
+    negative_power: float = 0.75,
     sample: float = 1e-3,
     epochs: int = 5,
     learning_rate: float | None = None,
+    final_learning_rate: float | None = None,
     min_count: int = 5,
     max_size: int | None = None,
     min_n: int = 0,
@@ -65,9 +67,11 @@ def train(
         dim: how many values a vector has.
         window: how many words on each side are context at most.
         negative: how many words are drawn against each word.
+        negative_power: how much more often frequent words are drawn.
         sample: how rare a word must be not to be left out now and then.
         epochs: how many times the text is read.
         learning_rate: at the beginning.
+        final_learning_rate: at the end.
         min_count: leave out words that were seen less often.
         max_size: the most words.
         min_n: the least characters of n-grams, 0 for words alone.
@@ -117,9 +121,11 @@ def train(
         dim,
         window,
         negative,
+        negative_power,
         sample,
         epochs,
         learning_rate,
+        final_learning_rate,
         min_count,
         max_size,
         min_n,
