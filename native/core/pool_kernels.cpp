@@ -199,22 +199,21 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
             const Acc divisor = group.divisor;
             const ptrdiff_t stride = group.out_stride;
             std::byte *out = group.out;
-            size_t left = group.num_parts;
-            for (; left > 0 && i + even <= later; --left, out += stride) {
-                begin();
-                for (const size_t end = i + even; i < end; ++i) {
-                    ask(i);
-                    add();
+            const auto bags = [&](auto asks_for_all) SHARDWISE_INLINED {
+                for (size_t left = group.num_parts; left > 0; --left, out += stride) {
+                    begin();
+                    for (const size_t end = i + even; i < end; ++i) {
+                        if (asks_for_all.value != 0)
+                            ask(i);
+                        add();
+                    }
+                    write(out, divisor, false);
                 }
-                write(out, divisor, false);
-            }
-            for (; left > 0; --left, out += stride) {
-                begin();
-                add_until(i + even);
-                write(out, divisor, false);
-            }
-            for (; i < later; ++i)
-                ask(i);
+            };
+            if (asks)
+                bags(Constant<1>{});
+            else
+                bags(Constant<0>{});
             return;
         }
     }
@@ -287,6 +286,13 @@ struct Skip {
     }
 };
 
+/// Bytes [begin, end) of an array that is read in its order: the processor's own prefetcher loses sight of it
+/// between rows at random. For ids and weights it took 0.9 of the time.
+SHARDWISE_INLINE void ask_for(const void *array, size_t begin, size_t end) {
+    for (size_t at = begin; at < end; at += 64)
+        prefetch_byte<3>(static_cast<const std::byte *>(array) + at);
+}
+
 /// Where the rows of ids lie, found some way ahead of their use.
 class Window {
 public:
@@ -329,6 +335,13 @@ private:
         known_ += found;
         if (found < count)
             stop_ = known_;
+        const size_t next = known_ + batch < stop_ ? known_ + batch : stop_;
+        const size_t id_size = size_of(task_.rows.id_type);
+        ask_for(task_.rows.ids, known_ * id_size, next * id_size);
+        if (task_.weights != nullptr) {
+            const size_t weight_size = task_.rows.format == RowFormat::float64 ? 8 : 4;
+            ask_for(task_.weights, known_ * weight_size, next * weight_size);
+        }
     }
 
     const Pool &task_;
@@ -436,18 +449,22 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
             const size_t bags = selects || task.rows.clips() ? 0 : even_bags(task, bag, end, at);
             group.even = 0;
             if (bags > 0) {
-                count = static_cast<size_t>(task.offsets[bag + bags]) - at;
+                count = static_cast<size_t>(task.offsets[bag + bags]) - start;
                 if (!window.advance(start, start + count))
-                    return window.known();
+                    return window.known(); // the id that was refused
+                group.later = window.later(start, start + count);
+                group.even = group.later == count ? count / bags : 0; // the last ids go by the common way
+            }
+            if (group.even == 0) {
+                count = 0;
+            } else {
                 group.num_parts = bags;
-                group.even = count / bags;
                 group.divisor = is_mean    ? static_cast<Acc>(group.even)
                                 : is_sqrtn ? root(static_cast<Acc>(group.even))
                                            : 1;
                 group.out = task.out + static_cast<ptrdiff_t>(bag) * task.out_stride;
                 group.rows = window.from(start);
                 group.soon = window.from(start + distance);
-                group.later = window.later(start, start + count);
                 combine<Row, Op>(group, task.rows.dim, first, last);
                 bag += bags;
                 at += count;
