@@ -140,6 +140,60 @@ def test_a_bag_of_ten_million_ids():
         shardwise.set_num_threads(before)
 
 
+@pytest.mark.parametrize("combiner", COMBINERS)
+@pytest.mark.parametrize(
+    "row_format", ["float64", "float32", "float16", "bfloat16", "int8", "int4"]
+)
+def test_bags_of_one_length(row_format, combiner):
+    """Many bags side by side of as many ids go another way than bags one by one."""
+    rng = np.random.default_rng(7)
+    for dim in (2, 36, 64, 214):
+        rows = rng.normal(size=(300, dim))
+        rows[:60:3], rows[1:60:3] = -0.0, 0.0
+        if row_format not in ("int8", "int4"):
+            rows[60], rows[61, 0], rows[62] = np.nan, np.inf, -np.inf
+        table = Table.from_array(rows.astype(np.float32), 3)
+        if row_format != "float32":
+            table = (
+                table.quantize(row_format)
+                if "int" in row_format
+                else Table.from_array(
+                    rows.astype(row_format if row_format != "bfloat16" else ml_dtypes.bfloat16), 3
+                )
+            )
+        for length, count in ((1, 700), (2, 150), (3, 6), (5, 41), (32, 30), (33, 10)):
+            batch = rng.integers(0, 300, (count, length))
+            alone = [table.pool(bag[None], combiner=combiner) for bag in batch]
+            same(table.pool(batch, combiner=combiner), np.concatenate(alone))
+            mixed = [*batch[:5].tolist(), [], *batch[5:].tolist(), [1, 2]]
+            found = table.pool(mixed, combiner=combiner)
+            same(found[:5], np.concatenate(alone[:5]))
+            same(found[6:-1], np.concatenate([found[:0], *alone[5:]]))
+            wide = table.pool(batch, combiner=combiner, dtype=np.float64)
+            same(
+                wide,
+                np.concatenate(
+                    [table.pool(b[None], combiner=combiner, dtype=np.float64) for b in batch]
+                ),
+            )
+
+
+def test_a_refused_id_among_bags_of_one_length():
+    table = Table.from_array(np.ones((100, 8), np.float32))
+    for length in (1, 3):
+        ids = np.zeros((500, length), np.int64)
+        for place in (0, 1, 70, 127, 128, 390, 499):
+            ids[place, -1] = 100
+            with pytest.raises(
+                IdOutOfRangeError, match=rf"ids\[{place * length + length - 1}\] = 100"
+            ):
+                table.pool(ids)
+            assert (
+                table.pool(ids, out_of_range="zeros")[:, 0] == length - (ids == 100).sum(1)
+            ).all()
+            ids[place, -1] = 0
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_row_is_a_lookup(dtype):
     bits = np.random.default_rng(2).integers(0, 256, (50, 24 * np.dtype(dtype).itemsize), np.uint8)

@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -94,7 +95,7 @@ using RowIds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::de
 /// Bags of a table that wait to be combined, and what they need meanwhile.
 struct PoolTask {
     Pool pool;
-    std::vector<std::int64_t> offsets;
+    Offsets offsets;
     std::vector<std::byte> zeros;
     nb::object rows, ids, weights, out; // kept alive
     Maps *maps = nullptr;               // of the rows, where they are mapped
@@ -187,8 +188,9 @@ public:
         return out;
     }
 
-    /// Bags of rows, each to be combined to one; `offsets` are those of as_bags, which were checked, and are
-    /// again: what another thread writes there must not lead outside the ids. `out` takes a row for each bag.
+    /// Bags of rows, each to be combined to one; `offsets` are those of as_bags, a copy that nobody else
+    /// writes to: not copied again, for that took a tenth of the time of 26 tables. `out` takes a row for
+    /// each bag.
     std::unique_ptr<PoolTask> bags(nb::object ids, const Offsets &offsets, nb::object weights,
                                    const std::string &combiner, const std::string &policy,
                                    std::uint64_t stand_in, double max_norm,
@@ -197,8 +199,8 @@ public:
                                    bool skip_weightless, nb::object out, const std::string &out_format) {
         const IdArray array = required(as_id_array(ids));
         auto made = std::make_unique<PoolTask>();
-        std::vector<std::int64_t> &bounds = made->offsets;
-        bounds.assign(offsets.data(), offsets.data() + offsets.shape(0));
+        made->offsets = offsets;
+        const std::span<const std::int64_t> bounds(offsets.data(), offsets.shape(0));
         if (bounds.empty() || bounds.front() != 0 || !std::is_sorted(bounds.begin(), bounds.end()) ||
             static_cast<std::size_t>(bounds.back()) != array.count)
             throw nb::value_error("expected offsets from 0 to the number of ids, in ascending order");

@@ -27,5 +27,13 @@ template <class V> SHARDWISE_INLINE V load(const void *from) {
     return value;
 }
 
+/// Does it for 0 to N - 1, each a constant: what an array holds stays in registers then.
+template <int N, class Do> SHARDWISE_INLINE void each(const Do &what) {
+    if constexpr (N > 0) {
+        each<N - 1>(what);
+        what(N - 1);
+    }
+}
+
 } // namespace
 } // namespace shardwise::SHARDWISE_LEVEL

@@ -76,25 +76,24 @@ std::size_t grain(const Pool &task) {
                       thread_ids);
 }
 
-/// Cuts bags [begin, end) of a task into pieces that cost about `size`.
+/// Cuts bags [begin, end) of a task into pieces. `left` is what this task and those after it cost, in pieces
+/// that are worth a thread, and `most` the largest share of it that is one piece.
 void cut(std::vector<Piece> &pieces, std::span<const Pool> tasks, std::size_t index, std::size_t begin,
-         std::size_t end, std::size_t size) {
+         std::size_t end, double &left, double most) {
     const Pool &task = tasks[index];
     const std::size_t tiles = (task.rows.dim + columns_at_once - 1) / columns_at_once;
-    const auto next = [&](std::size_t bag) { // where a piece ends that begins with `bag`
+    const auto grains = static_cast<double>(grain(task));
+    for (std::size_t bag = begin; bag < end;) {
+        const auto size = static_cast<std::size_t>(std::max(1.0, left * most) * grains) + 1;
         const std::size_t wanted = cost(task, bag) + size;
-        std::size_t low = bag + 1, high = end;
-        while (low < high) {
-            const std::size_t middle = low + (high - low) / 2;
+        std::size_t stop = bag + 1, high = end; // where the piece ends
+        while (stop < high) {
+            const std::size_t middle = stop + (high - stop) / 2;
             if (cost(task, middle) < wanted)
-                low = middle + 1;
+                stop = middle + 1;
             else
                 high = middle;
         }
-        return low;
-    };
-    for (std::size_t bag = begin; bag < end;) {
-        std::size_t stop = next(bag);
         // A bag that is much of all is cut by columns: each sum is still made in the order of the ids.
         bool giant = tiles > 1 && cost(task, stop) - cost(task, stop - 1) > 2 * size;
         if (giant && stop - bag > 1) { // it begins the next piece
@@ -109,6 +108,7 @@ void cut(std::vector<Piece> &pieces, std::span<const Pool> tasks, std::size_t in
         } else {
             pieces.push_back({index, bag, stop, 0, task.rows.dim});
         }
+        left -= static_cast<double>(cost(task, stop) - cost(task, bag)) / grains;
         bag = stop;
     }
 }
@@ -129,15 +129,15 @@ RefusedId run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) 
                   static_cast<double>(grain(task));
     }
     std::vector<Piece> pieces;
-    // Four pieces a thread: a core that somebody else slows down leaves its share to the rest.
-    const double share = std::max(1.0, weight / (4 * threads));
+    const bool is_shared = threads > 1 && weight >= 2;
+    double left = weight;
     for (const Bags &some : wanted) {
-        const Pool &task = tasks[some.task];
-        if (threads > 1 && weight >= 2)
-            cut(pieces, tasks, some.task, some.begin, some.end,
-                static_cast<std::size_t>(share * static_cast<double>(grain(task))) + 1);
+        // Large pieces first, of a quarter of a thread's share of what is left: no thread is long alone with
+        // the last one, and a core that somebody else slows down leaves its share to the rest.
+        if (is_shared)
+            cut(pieces, tasks, some.task, some.begin, some.end, left, 1 / (4 * threads));
         else if (some.begin < some.end)
-            pieces.push_back({some.task, some.begin, some.end, 0, task.rows.dim});
+            pieces.push_back({some.task, some.begin, some.end, 0, tasks[some.task].rows.dim});
     }
     std::vector<std::size_t> bad(pieces.size(), all_in_range);
     const auto run_some = [&](std::size_t from, std::size_t to) {
@@ -146,8 +146,8 @@ RefusedId run_all(std::span<const Pool> tasks, const std::vector<Bags> &wanted) 
             bad[k] = run(task, pieces[k], out_bytes > large_bytes && can_stream(task));
         }
     };
-    if (threads > 1 && weight >= 2)
-        parallel_for(pieces.size(), 1, run_some);
+    if (is_shared)
+        parallel_each(pieces.size(), run_some);
     else
         run_some(0, pieces.size());
     for (std::size_t k = 0; k < pieces.size(); ++k) // in the order of tasks and ids

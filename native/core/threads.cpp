@@ -216,6 +216,17 @@ void parallel_for(std::size_t count, std::size_t grain, RangeBody body) {
     current(current_pool).run(job);
 }
 
+void parallel_each(std::size_t count, RangeBody body) {
+    const std::size_t useful = std::min(static_cast<std::size_t>(num_threads()), count);
+    if (useful <= 1) {
+        for (std::size_t k = 0; k < count; ++k)
+            body(k, k + 1);
+        return;
+    }
+    Job job(body, count, 1, static_cast<int>(useful) - 1);
+    current(current_pool).run(job);
+}
+
 bool run_in_background(std::function<void()> job, std::size_t cost, std::size_t bound) {
     return current(current_background).add(std::move(job), cost, bound);
 }

@@ -37,6 +37,10 @@ private:
 /// Safe from several threads at once and in a child after fork. A body must not call parallel_for.
 void parallel_for(std::size_t count, std::size_t grain, RangeBody body);
 
+/// The same for work that was cut before, into pieces that cost more or less: each is a range of its own, and
+/// they are begun in their order.
+void parallel_each(std::size_t count, RangeBody body);
+
 /// Lowers `least` to `value`, where it is more: what several threads found first.
 inline void lower_to(std::atomic<std::size_t> &least, std::size_t value) {
     std::size_t known = least.load(std::memory_order_relaxed);

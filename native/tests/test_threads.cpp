@@ -52,6 +52,34 @@ void test_each_once() {
     }
 }
 
+/// Pieces are ranges of their own, begun in their order, by as many threads as there are.
+void test_pieces() {
+    for (const int threads : {1, 2, 3, 7}) {
+        set_num_threads(threads);
+        for (const std::size_t count : {0U, 1U, 2U, 29U, 1000U}) {
+            const auto visits = std::make_unique<std::atomic<int>[]>(count + 1);
+            std::atomic<std::size_t> last{0};
+            parallel_each(count, [&](std::size_t begin, std::size_t end) {
+                CHECK(end == begin + 1 && end <= count);
+                visits[begin].fetch_add(1, std::memory_order_relaxed);
+                if (threads == 1)
+                    CHECK(last.exchange(end) == begin);
+            });
+            for (std::size_t i = 0; i < count; ++i)
+                CHECK(visits[i].load() == 1);
+        }
+    }
+    set_num_threads(2);
+    std::atomic<int> here{0};
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    parallel_each(2, [&](std::size_t, std::size_t) { // each waits for the other
+        here.fetch_add(1);
+        while (here.load() < 2 && std::chrono::steady_clock::now() < give_up)
+            std::this_thread::yield();
+    });
+    CHECK(here.load() == 2);
+}
+
 void test_small_work_stays_here() {
     set_num_threads(8);
     const std::thread::id here = std::this_thread::get_id();
@@ -230,6 +258,7 @@ void test_fork() {}
 
 int main() {
     test_each_once();
+    test_pieces();
     test_small_work_stays_here();
     test_threads_take_part();
     test_exceptions();
