@@ -482,10 +482,16 @@ std::size_t find_block(const TokenMap &map, const At &at, std::size_t count, con
     return lost;
 }
 
-template <class Offset> [[noreturn]] void misplaced(const BasicTokens<Offset> &wanted, std::size_t i) {
-    throw std::out_of_range("expected token " + std::to_string(i) + " within " + std::to_string(wanted.size) +
-                            " bytes, got bytes " + std::to_string(wanted.offsets[i]) + " to " +
-                            std::to_string(wanted.offsets[i + 1]));
+/// Says which of `count` tokens, of which the first is `begin`, lies outside the bytes.
+template <class Offset>
+void refuse(const BasicTokens<Offset> &wanted, std::size_t begin, const std::int64_t *places,
+            std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i)
+        if (places[i] < 0 || places[i] > places[i + 1] ||
+            static_cast<std::uint64_t>(places[i + 1]) > wanted.size)
+            throw std::out_of_range("expected token " + std::to_string(begin + i) + " within " +
+                                    std::to_string(wanted.size) + " bytes, got bytes " +
+                                    std::to_string(places[i]) + " to " + std::to_string(places[i + 1]));
 }
 
 template <class Offset>
@@ -497,15 +503,24 @@ std::size_t find_packed(const TokenMap &map, const BasicTokens<Offset> &wanted, 
     parallel_for(wanted.count, grain, [&](std::size_t first, std::size_t last) {
         const Memos::Loan memo(memos);
         std::size_t lost = 0;
+        std::int64_t places[block + 1];
         for (std::size_t begin = first; begin < last; begin += block) {
             const std::size_t end = std::min(last, begin + block);
+            const std::size_t count = end - begin;
+            // A copy, which is what is checked: of all at once, for hardly any are wrong.
+            for (std::size_t i = 0; i <= count; ++i)
+                places[i] = wanted.offsets[begin + i];
+            // None is negative, and then a difference is negative where it falls.
+            std::int64_t wrong = places[0];
+            for (std::size_t i = 0; i < count; ++i)
+                wrong |= places[i + 1] | static_cast<std::int64_t>(static_cast<std::uint64_t>(places[i + 1]) -
+                                                                   static_cast<std::uint64_t>(places[i]));
+            if (wrong < 0 || static_cast<std::uint64_t>(places[count]) > wanted.size)
+                refuse(wanted, begin, places, count);
             const auto at = [&](std::size_t i) {
-                const std::int64_t from = wanted.offsets[begin + i], to = wanted.offsets[begin + i + 1];
-                if (from < 0 || from > to || static_cast<std::uint64_t>(to) > wanted.size)
-                    misplaced(wanted, begin + i);
-                return Span{wanted.bytes + from, static_cast<std::size_t>(to - from)};
+                return Span{wanted.bytes + places[i], static_cast<std::size_t>(places[i + 1] - places[i])};
             };
-            const bool roomy = wanted.offsets[begin + 1] >= 16;
+            const bool roomy = places[1] >= 16;
             lost += roomy ? find_block(map, at, end - begin, key_of_roomy, ids + begin, missing, memo.get())
                           : find_block(map, at, end - begin, key_of, ids + begin, missing, memo.get());
         }
