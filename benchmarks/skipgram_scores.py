@@ -182,6 +182,9 @@ def options_of(model: str, seed: int) -> Any:
     from .suites.skipgram import COMMON, NGRAMS
 
     how: dict[str, Any] = {"skip-gram": {}, "CBOW": {"model": "cbow"}, "n-grams": NGRAMS}[model]
+    first = skipgram.Options(**how).rate
+    # gensim's corpus_file with two workers ends near a tenth of the first rate (docs/skipgram.md).
+    how = how | {"final_learning_rate": first / 10}
     return skipgram.Options(dim=100, epochs=EPOCHS, **{**COMMON, "seed": seed}, **how)
 
 
