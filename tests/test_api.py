@@ -288,9 +288,8 @@ optimizers.SGD.slots() -> tuple[Slot, ...]
 optimizers.Slot(name: str, per_row: bool = False, initial: float = 0.0, counts: bool = False)
 skipgram.Options(model: Model = 'skipgram', dim: int = 100, window: int = 5, negative: int = 5,
     negative_power: float = 0.75, sample: float = 0.001, epochs: int = 5, learning_rate: float |
-    None = None, final_learning_rate: float | None = None, min_count: int = 5, max_size: int | None
-    = None, min_n: int = 0, max_n: int = 0, bucket: int = 2000000, seed: int = 1)
-skipgram.Options.final_rate: float
+    None = None, final_learning_rate: float = 0.0, min_count: int = 5, max_size: int | None = None,
+    min_n: int = 0, max_n: int = 0, bucket: int = 2000000, seed: int = 1)
 skipgram.Options.from_json(found: Any) -> Options
 skipgram.Options.rate: float
 skipgram.Options.rate_at(done: float) -> float
@@ -307,13 +306,13 @@ skipgram.resume(corpus: StrPath | Iterable[Any], output: StrPath | None = None, 
 skipgram.train(corpus: StrPath | Iterable[Any], output: StrPath | None = None, *, model: Model =
     'skipgram', dim: int = 100, window: int = 5, negative: int = 5, negative_power: float = 0.75,
     sample: float = 0.001, epochs: int = 5, learning_rate: float | None = None,
-    final_learning_rate: float | None = None, min_count: int = 5, max_size: int | None = None,
-    min_n: int = 0, max_n: int = 0, bucket: int = 2000000, seed: int = 1, threads: int | None =
-    None, shards: int = 1, partition: str | Partition = 'mod', dtype: Any = 'float32', context:
-    StrPath | None = None, start: Vectors | None = None, start_context: Vectors | None = None,
-    checkpoint: StrPath | None = None, checkpoint_every: float | None = None, overwrite: bool =
-    False, on_disk: bool | None = None, work: StrPath | None = None, progress: Callable[[Progress],
-    object] | None = None) -> Vectors
+    final_learning_rate: float = 0.0, min_count: int = 5, max_size: int | None = None, min_n: int =
+    0, max_n: int = 0, bucket: int = 2000000, seed: int = 1, threads: int | None = None, shards:
+    int = 1, partition: str | Partition = 'mod', dtype: Any = 'float32', context: StrPath | None =
+    None, start: Vectors | None = None, start_context: Vectors | None = None, checkpoint: StrPath |
+    None = None, checkpoint_every: float | None = None, overwrite: bool = False, on_disk: bool |
+    None = None, work: StrPath | None = None, progress: Callable[[Progress], object] | None = None)
+    -> Vectors
 store.Checked(file: str, bytes: int, state: Literal['ok', 'damaged', 'missing', 'unknown',
     'updated'], expected: str | None, got: str | None, problem: str | None = None)
 store.Manifest(layout: Layout, partition: Partition, shards: tuple[DataFile, ...], vocabulary:

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cmath>
 #include <mutex>
+#include <numeric>
 #include <vector>
 
+#include "core/skipgram_draws.h"
 #include "core/skipgram_worker.h"
 #include "core/threads.h"
 
@@ -52,18 +54,31 @@ std::size_t skipgram_blocks(std::size_t corpus_size) {
     return (corpus_size + block_tokens - 1) / block_tokens;
 }
 
+SkipGramOrder::SkipGramOrder(const SkipGram &task)
+    : task_(task), blocks_(skipgram_blocks(task.corpus_size)),
+      step_(static_cast<std::size_t>(static_cast<double>(blocks_) * 0.6180339887498949)) {
+    while (std::gcd(step_, blocks_) > 1)
+        ++step_;
+}
+
+std::size_t SkipGramOrder::block(std::size_t epoch, std::size_t place) const {
+    // No block of an epoch has the number `blocks_`: these random numbers are nobody else's.
+    const std::uint64_t start = random_of(task_, epoch, blocks_).below(blocks_).first;
+    return (start + place * step_) % blocks_;
+}
+
 SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end,
                                 std::size_t threads) {
-    const std::size_t blocks = skipgram_blocks(task.corpus_size);
+    const SkipGramOrder order(task);
     std::atomic<std::size_t> next = begin;
     std::mutex mutex;
     SkipGramProgress sum;
     parallel_for(std::max<std::size_t>(1, std::min(threads, end - begin)), 1,
                  [&](std::size_t first, std::size_t last) {
                      for (; first < last; ++first) {
-                         SkipGramWorker worker(task);
+                         SkipGramWorker worker(task, order);
                          for (std::size_t k; (k = next.fetch_add(1)) < end;)
-                             worker.train(k / blocks, k % blocks);
+                             worker.train(k / order.blocks(), k % order.blocks());
                          const std::lock_guard lock(mutex);
                          sum.tokens += worker.progress().tokens;
                          sum.words += worker.progress().words;

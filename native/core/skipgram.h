@@ -109,9 +109,24 @@ std::size_t skipgram_blocks(std::size_t corpus_size);
 /// Where a block of the corpus begins: behind the end of a sentence, if one is near.
 std::size_t skipgram_block_begin(const SkipGram &task, std::size_t block);
 
-/// Trains blocks [begin, end), counted over all epochs, on at most `threads` threads. With one thread the
-/// result depends on the arguments and the instruction level alone; with more, threads change rows without
-/// waiting for each other (Hogwild: Niu et al., 2011).
+/// Which block each place of an epoch has. The blocks are taken in steps of the golden ratio (a Weyl
+/// sequence), so that each part of an epoch has words of all parts of the corpus: in the order of a text that
+/// is several books, what was read last weighs more. Each epoch starts elsewhere.
+class SkipGramOrder {
+public:
+    explicit SkipGramOrder(const SkipGram &task);
+    std::size_t block(std::size_t epoch, std::size_t place) const;
+    std::size_t blocks() const { return blocks_; }
+
+private:
+    const SkipGram &task_;
+    std::size_t blocks_;
+    std::size_t step_; // has no divisor with `blocks_` but 1
+};
+
+/// Trains places [begin, end), counted over all epochs, of a block each, on at most `threads` threads. With
+/// one thread the result depends on the arguments and the instruction level alone; with more, threads change
+/// rows without waiting for each other (Hogwild: Niu et al., 2011).
 SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end,
                                 std::size_t threads);
 

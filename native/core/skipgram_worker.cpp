@@ -23,31 +23,31 @@ void ask(const float *row, std::size_t columns) {
 
 } // namespace
 
-SkipGramWorker::SkipGramWorker(const SkipGram &task)
-    : task_(task), kernel_(skipgram_kernels(level())), ahead_(task), draws_each_(negatives_each(task)),
-      scratch_(step_scratch(task.columns)), ring_(task.parts == nullptr ? 0 : 2 * slots() * task.columns),
-      bag_(2 * task.columns), draws_((steps_ahead + 1) * draws_each_) {}
+SkipGramWorker::SkipGramWorker(const SkipGram &task, const SkipGramOrder &order)
+    : task_(task), order_(order), kernel_(skipgram_kernels(level())), ahead_(task),
+      draws_each_(negatives_each(task)), scratch_(step_scratch(task.columns)),
+      ring_(task.parts == nullptr ? 0 : 2 * slots() * task.columns), bag_(2 * task.columns),
+      draws_((steps_ahead + 1) * draws_each_) {}
 
-void SkipGramWorker::train(std::size_t epoch, std::size_t block) {
+void SkipGramWorker::train(std::size_t epoch, std::size_t place) {
+    const std::size_t block = order_.block(epoch, place);
     const std::size_t begin = skipgram_block_begin(task_, block),
                       end = skipgram_block_begin(task_, block + 1);
     random_ = random_of(task_, epoch, block);
     take(begin, end);
     ahead_.begin(words_, random_);
     const std::size_t count = words_.size();
-    const auto size = static_cast<double>(task_.corpus_size);
-    const double total = static_cast<double>(task_.epochs) * size;
-    const double start = static_cast<double>(epoch) * size + static_cast<double>(begin);
+    const auto blocks = static_cast<double>(order_.blocks());
+    const double before = static_cast<double>(epoch) * blocks + static_cast<double>(place);
+    const double fall = (1 - task_.final_rate / task_.rate) / (static_cast<double>(task_.epochs) * blocks);
     entered_ = left_ = 0;
     ahead_.at(0);
     for (std::size_t i = 0; i < std::min(steps_ahead, count); ++i)
         look_ahead(i);
     for (std::size_t i = 0; i < count; ++i) {
         if (i % same_rate == 0) {
-            const double done = start + static_cast<double>(end - begin) * static_cast<double>(i) /
-                                            static_cast<double>(count);
-            const double fall = 1 - task_.final_rate / task_.rate;
-            rate_ = static_cast<float>(task_.rate * std::max(1 - done / total * fall, 1e-4));
+            const double done = before + static_cast<double>(i) / static_cast<double>(count);
+            rate_ = static_cast<float>(task_.rate * std::max(1 - done * fall, 1e-4));
         }
         if (i > 0)
             ahead_.at(i);

@@ -26,10 +26,10 @@ private:
 
 class SkipGramWorker {
 public:
-    explicit SkipGramWorker(const SkipGram &task);
+    SkipGramWorker(const SkipGram &task, const SkipGramOrder &order);
 
-    /// Trains one block of the corpus.
-    void train(std::size_t epoch, std::size_t block);
+    /// Trains the block that has this place in the epoch.
+    void train(std::size_t epoch, std::size_t place);
 
     const SkipGramProgress &progress() const { return progress_; }
 
@@ -59,6 +59,7 @@ private:
     std::int32_t *draws_of(std::size_t i) { return draws_.data() + i % (steps_ahead + 1) * draws_each_; }
 
     const SkipGram &task_;
+    const SkipGramOrder &order_;
     const SkipGramKernels &kernel_;
     SkipGramAhead ahead_;
     const std::size_t draws_each_;

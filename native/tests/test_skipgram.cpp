@@ -190,6 +190,35 @@ void draws_come_as_often_as_they_should(double power) {
         CHECK(std::abs(chance[i] - weight(i) / total) < 1e-6);
 }
 
+/// Each epoch has each block once, and each tenth of an epoch has some of each tenth of the corpus.
+void an_epoch_has_each_block_once_and_all_parts_at_all_times() {
+    SkipGram task;
+    for (const std::size_t blocks : {1, 2, 3, 4, 10, 55, 100, 862, 1000, 4181}) {
+        task.corpus_size = blocks * block_tokens - 5;
+        const SkipGramOrder order(task);
+        CHECK(order.blocks() == blocks);
+        std::vector<std::size_t> starts;
+        for (std::size_t epoch = 0; epoch < 5; ++epoch) {
+            std::vector<int> seen(blocks);
+            // Of each tenth of places and each tenth of the corpus.
+            std::vector<std::size_t> together(100);
+            for (std::size_t place = 0; place < blocks; ++place) {
+                const std::size_t block = order.block(epoch, place);
+                seen.at(block) += 1;
+                together[place * 10 / blocks * 10 + block * 10 / blocks] += 1;
+            }
+            CHECK(std::ranges::all_of(seen, [](int times) { return times == 1; }));
+            if (blocks >= 500)
+                CHECK(std::ranges::all_of(together, [&](std::size_t of_both) {
+                    return of_both * 100 > blocks / 2 && of_both * 100 < 2 * blocks;
+                }));
+            starts.push_back(order.block(epoch, 0));
+        }
+        std::ranges::sort(starts);
+        CHECK(blocks < 500 || std::ranges::adjacent_find(starts) == starts.end());
+    }
+}
+
 struct Training {
     std::size_t words, columns;
     std::vector<std::int32_t> corpus;
@@ -400,6 +429,7 @@ void long_texts_are_cut_like_short_ones() {
 } // namespace
 
 int main() {
+    an_epoch_has_each_block_once_and_all_parts_at_all_times();
     a_step_is_the_textbook_formula();
     the_sigmoid_holds_at_its_ends();
     for (const double power : {-4.0, -0.5, 0.0, 0.25, 0.75, 4.0})

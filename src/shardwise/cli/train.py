@@ -49,10 +49,7 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="at the beginning; 0.025 by default, with cbow 0.05")
     ] = None,
-    final_learning_rate: Annotated[
-        float | None,
-        typer.Option(help="at the end; 0 by default, with n-grams a tenth of the first"),
-    ] = None,
+    final_learning_rate: Annotated[float, typer.Option(help="at the end")] = 0.0,
     min_count: Annotated[int, typer.Option(help="leave out words that are rarer")] = 5,
     max_size: Annotated[int | None, typer.Option(help="take so many words at most")] = None,
     min_n: Annotated[

@@ -115,7 +115,7 @@ def trainer(corpus: Corpus, rows: Rows, options: Options) -> _native.SkipGram:
         shared_by=_SHARED_BY,
         epochs=options.epochs,
         rate=options.rate,
-        final_rate=options.final_rate,
+        final_rate=options.final_learning_rate,
         seed=options.seed,
     )
 

@@ -42,10 +42,8 @@ class Options:
             sqrt(sample / f) + sample / f; 0 keeps all.
         epochs: how many times the text is read.
         learning_rate: at the beginning. None is 0.025, and for "cbow" 0.05.
-        final_learning_rate: at the end, from 0 to `learning_rate`; it falls in proportion to what
-            was read, but never below 0.0001 of `learning_rate`. None is 0, as in word2vec, and with
-            n-grams a tenth of `learning_rate`, which is better for rare words (see the page on
-            word vectors).
+        final_learning_rate: at the end, from 0, as in word2vec, to `learning_rate`; it falls in
+            proportion to what was read, but never below 0.0001 of `learning_rate`.
         min_count: leave out words that were seen less often.
         max_size: the most words, of the most frequent; None takes all.
         min_n: characters of the shortest n-gram that words are cut into, with "<" before a word
@@ -61,9 +59,9 @@ class Options:
         >>> from shardwise import skipgram
         >>> skipgram.Options().rate, skipgram.Options(model="cbow").rate
         (0.025, 0.05)
-        >>> options = skipgram.Options(min_n=3, max_n=6)
-        >>> options.rate, options.final_rate, round(options.rate_at(0.5), 5)
-        (0.025, 0.0025, 0.01375)
+        >>> options = skipgram.Options(min_n=3, max_n=6, final_learning_rate=0.005)
+        >>> options.rate_at(0), round(options.rate_at(0.5), 5), round(options.rate_at(1), 5)
+        (0.025, 0.015, 0.005)
         >>> options.subwords, skipgram.Options.from_json(options.to_json()) == options
         (True, True)
     """
@@ -76,7 +74,7 @@ class Options:
     sample: float = 1e-3
     epochs: int = 5
     learning_rate: float | None = None
-    final_learning_rate: float | None = None
+    final_learning_rate: float = 0.0
     min_count: int = 5
     max_size: int | None = None
     min_n: int = 0
@@ -102,10 +100,7 @@ class Options:
         if rate is None:
             rate = 0.05 if self.model == "cbow" else 0.025
         object.__setattr__(self, "learning_rate", float(_number("learning_rate", rate, None)))
-        last = self.final_learning_rate
-        if last is None:
-            last = self.rate / 10 if self.max_n > 0 else 0
-        last = float(_number("final_learning_rate", last, 0))
+        last = float(_number("final_learning_rate", self.final_learning_rate, 0))
         if last > self.rate:
             raise OptionError(
                 f"expected final_learning_rate of at most learning_rate, {self.rate}, got {last}; "
@@ -130,15 +125,9 @@ class Options:
         assert self.learning_rate is not None
         return self.learning_rate
 
-    @property
-    def final_rate(self) -> float:
-        """The learning rate at the end."""
-        assert self.final_learning_rate is not None
-        return self.final_learning_rate
-
     def rate_at(self, done: float) -> float:
         """The learning rate when a share `done` of the training, from 0 to 1, is behind."""
-        return self.rate * max(1 - done * (1 - self.final_rate / self.rate), 1e-4)
+        return self.rate * max(1 - done * (1 - self.final_learning_rate / self.rate), 1e-4)
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON has them."""

@@ -30,7 +30,7 @@ def train(
     sample: float = 1e-3,
     epochs: int = 5,
     learning_rate: float | None = None,
-    final_learning_rate: float | None = None,
+    final_learning_rate: float = 0.0,
     min_count: int = 5,
     max_size: int | None = None,
     min_n: int = 0,
