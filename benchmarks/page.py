@@ -18,7 +18,8 @@ UNEXPLAINED = "No explanation yet."
 
 HOW_TO_READ = (
     "Every contender gave the expected answer first; then all took turns, in rounds whose order "
-    "rotates. *ours* and *theirs* are medians of the wall time of one call. **ratio** is the "
+    "rotates; a call of less than 20 ms is repeated, after one off the clock. *ours* and *theirs* "
+    "are medians of the wall time of one call. **ratio** is the "
     "median over the rounds of theirs / ours: 3 means that shardwise takes a third of the time; "
     "below 1, in **bold**, the peer is faster. A name in *italics* is another call of shardwise. "
     "*of ceiling* is the time in which a simple reader with prefetches gets the rows alone from "

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -201,8 +202,7 @@ public:
         auto made = std::make_unique<PoolTask>();
         made->offsets = offsets;
         const std::span<const std::int64_t> bounds(offsets.data(), offsets.shape(0));
-        if (bounds.empty() || bounds.front() != 0 || !std::is_sorted(bounds.begin(), bounds.end()) ||
-            static_cast<std::size_t>(bounds.back()) != array.count)
+        if (!are_splits(bounds, array.count) || static_cast<std::size_t>(bounds.back()) != array.count)
             throw nb::value_error("expected offsets from 0 to the number of ids, in ascending order");
         Pool &task = made->pool;
         task.rows = prepare(array, nb::handle());
@@ -354,6 +354,23 @@ private:
     mutable Maps maps_;
 };
 
+/// Offsets of bags, a copy with `count` behind them if they are not `closed`; None where they do not begin
+/// with 0, fall, or end beyond `count`. What is checked is the copy.
+nb::object splits(nb::handle offsets, std::int64_t count, bool closed) {
+    const std::optional<IdArray> array = as_id_array(offsets);
+    if (!array || array->type != IdType::i64 || array->shape.size() != 1)
+        throw nb::type_error("offsets must be a contiguous array of int64 of rank 1");
+    const std::intptr_t length[] = {array->shape[0] + (closed ? 0 : 1)};
+    nb::object out = new_array(offsets.attr("dtype"), length, {});
+    auto *const bounds = reinterpret_cast<std::int64_t *>(array_data(out));
+    std::memcpy(bounds, array->data, array->count * sizeof(std::int64_t));
+    if (!closed)
+        bounds[array->count] = count;
+    const bool right =
+        are_splits({bounds, static_cast<std::size_t>(length[0])}, static_cast<std::size_t>(count));
+    return right ? out : nb::none();
+}
+
 /// Does them all in one go.
 void run_pools(const std::vector<PoolTask *> &tasks) {
     std::vector<Pool> pools;
@@ -385,6 +402,10 @@ void run_pools(const std::vector<PoolTask *> &tasks) {
 void register_gather(nb::module_ &m) {
     nb::exception<OutOfRangeId>(m, "OutOfRangeId", PyExc_IndexError);
     nb::class_<PoolTask>(m, "PoolTask", "Bags of a table that wait to be combined.");
+    m.def("splits", &splits, "offsets"_a, "count"_a, "closed"_a,
+          nb::sig("def splits(offsets: numpy.typing.NDArray[numpy.int64], count: int, closed: bool) -> "
+                  "numpy.typing.NDArray[numpy.int64] | None"),
+          "Checked offsets of bags, a copy; with `count` behind them if they are not closed.");
     m.def("run_pools", &run_pools, "tasks"_a, "Combines the bags of all of them, in one go.");
     nb::class_<Rows>(m, "Rows", "The rows of a table where they lie.")
         .def(nb::init<const Partition &, const nb::list &, nb::object, std::vector<std::intptr_t>,

@@ -205,4 +205,13 @@ RefusedId pool(std::span<const Pool> tasks) {
     return first;
 }
 
+bool are_splits(std::span<const std::int64_t> offsets, std::size_t most) {
+    if (offsets.empty() || offsets.front() != 0)
+        return false;
+    std::int64_t falls = 0;
+    for (std::size_t k = 1; k < offsets.size(); ++k) // no early end: so it is done on many at once
+        falls |= offsets[k] < offsets[k - 1];
+    return falls == 0 && static_cast<std::size_t>(offsets.back()) <= most;
+}
+
 } // namespace shardwise

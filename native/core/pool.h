@@ -57,4 +57,7 @@ inline constexpr std::size_t pool_group_rows = 192;
 using PoolKernel = std::size_t (*)(const Pool &task, std::size_t begin, std::size_t end, std::size_t first,
                                    std::size_t last, bool stream, std::byte *scratch);
 
+/// Whether offsets begin with 0, never fall, and end with at most `most`.
+bool are_splits(std::span<const std::int64_t> offsets, std::size_t most);
+
 } // namespace shardwise

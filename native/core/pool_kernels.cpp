@@ -21,8 +21,10 @@ constexpr size_t group_ids = 128;
 constexpr size_t group_parts = 64;
 static_assert(group_ids + group_parts == pool_group_rows);
 // Rows that are asked for ahead, into the first cache: of 4,000,000 rows of 128 bytes it took 0.9 of the time
-// of the second, and 0.7 of that of 32 rows.
-constexpr size_t distance = 64;
+// of the second, and 0.7 of that of 32 rows. But they must fit it beside what is summed: 24 rows of 512 bytes
+// took 0.84 of the time of 64.
+constexpr size_t most_ahead = 64;
+constexpr size_t ahead_bytes = 12 << 10;
 constexpr size_t batch = 256; // ids that are resolved together
 #if defined(__AVX512F__)
 constexpr int widest = 8; // registers of sums, of twice as many
@@ -230,11 +232,13 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
             each<Chunks>([&](int k) SHARDWISE_INLINED { memcpy(so_far + k * L, &sums[k], sizeof(V)); });
             continue;
         }
+        Acc divisor = part->divisor;
+        bool is_zero = part->is_zero;
         if (Op::weighted && part->weighed) {
-            part->divisor = squares ? root(total) : total;
-            part->is_zero = part->divisor == 0; // TensorFlow's div_no_nan
+            divisor = squares ? root(total) : total;
+            is_zero = divisor == 0; // TensorFlow's div_no_nan
         }
-        write(part->out, part->divisor, part->is_zero);
+        write(part->out, divisor, is_zero);
     }
     for (; i < later; ++i) // there are fewer rows than ids
         ask(i);
@@ -296,15 +300,15 @@ SHARDWISE_INLINE void ask_for(const void *array, size_t begin, size_t end) {
 /// Where the rows of ids lie, found some way ahead of their use.
 class Window {
 public:
-    Window(const Pool &task, size_t begin, size_t end)
-        : task_(task), origin_(begin), known_(begin), stop_(end),
-          skips_(task.has_padding || task.skip_negative || task.skip_weightless),
+    Window(const Pool &task, const Ahead &ahead, size_t begin, size_t end)
+        : task_(task), ahead_(ahead.bytes <= 256 ? most_ahead : ahead_bytes / ahead.bytes), origin_(begin),
+          known_(begin), stop_(end), skips_(task.has_padding || task.skip_negative || task.skip_weightless),
           find_some_(choose_resolve<Skip>(task.rows)), find_all_(choose_resolve<NoSkip>(task.rows)) {}
 
-    /// Resolves at least the ids before `next` and those `distance` behind; ids before `at` are done with.
-    /// False if one before `next` is refused: it is known() then.
+    /// Resolves at least the ids before `next` and those that are asked for then; ids before `at` are done
+    /// with. False if one before `next` is refused: it is known() then.
     SHARDWISE_INLINE bool advance(size_t at, size_t next) {
-        const size_t wanted = next + distance < stop_ ? next + distance : stop_;
+        const size_t wanted = next + ahead_ < stop_ ? next + ahead_ : stop_;
         if (known_ < wanted)
             resolve(at, wanted + batch < stop_ ? wanted + batch : stop_);
         return known_ >= next;
@@ -313,15 +317,17 @@ public:
     size_t known() const { return known_; }
     bool skips() const { return skips_; }
     const std::byte *const *from(size_t id) const { return rows_ + (id - origin_); }
-    /// How many of ids [at, next) are such that the one `distance` behind is known.
+    /// How many rows behind the one that is read another is asked for.
+    size_t ahead() const { return ahead_; }
+    /// How many of ids [at, next) are such that the one so far behind is known.
     size_t later(size_t at, size_t next) const {
-        const size_t end = known_ < at + distance ? at : known_ - distance;
+        const size_t end = known_ < at + ahead_ ? at : known_ - ahead_;
         return (end < next ? end : next) - at;
     }
 
 private:
     static constexpr size_t size = 1024;
-    static_assert(size >= group_ids + distance + batch);
+    static_assert(size >= group_ids + most_ahead + batch);
 
     __attribute__((noinline)) void resolve(size_t at, size_t to) {
         if (to - origin_ > size) {
@@ -345,6 +351,7 @@ private:
     }
 
     const Pool &task_;
+    size_t ahead_;
     size_t origin_, known_, stop_;
     bool skips_;
     Resolve<Skip> find_some_;
@@ -424,14 +431,16 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
         one.id_type = IdType::u64;
         choose_resolve<NoSkip>(one)(one, 0, 1, &default_row, NoSkip{});
     }
-    Window window(task, static_cast<size_t>(task.offsets[begin]), static_cast<size_t>(task.offsets[end]));
+    const Ahead ahead = ahead_of(task.rows);
+    Window window(task, ahead, static_cast<size_t>(task.offsets[begin]),
+                  static_cast<size_t>(task.offsets[end]));
     const bool selects = window.skips() || task.has_default; // rows are others than those of the ids
     const std::byte *selected[group_ids + group_parts];
     Acc selected_weights[group_ids + group_parts];
     Part<Acc> parts[group_parts];
     Group<Acc> group{};
     group.parts = parts;
-    group.ahead = ahead_of(task.rows);
+    group.ahead = ahead;
     group.squares = is_sqrtn;
     group.out_stride = task.out_stride;
     group.out_format = task.out_format;
@@ -439,7 +448,7 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
     group.acc = reinterpret_cast<Acc *>(scratch);
     size_t at = static_cast<size_t>(task.offsets[begin]);
     window.advance(at, at);
-    for (size_t i = at; i < window.known() && i < at + distance; ++i)
+    for (size_t i = at; i < window.known() && i < at + window.ahead(); ++i)
         prefetch<3>(*window.from(i), group.ahead);
     size_t members = 0; // of the bag that is not closed yet
     for (size_t bag = begin; bag < end;) {
@@ -464,7 +473,7 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
                                            : 1;
                 group.out = task.out + static_cast<ptrdiff_t>(bag) * task.out_stride;
                 group.rows = window.from(start);
-                group.soon = window.from(start + distance);
+                group.soon = window.from(start + window.ahead());
                 combine<Row, Op>(group, task.rows.dim, first, last);
                 bag += bags;
                 at += count;
@@ -518,7 +527,7 @@ size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last
         }
         group.rows = selects ? selected : window.from(start);
         group.weights = selects ? selected_weights : weights + start;
-        group.soon = window.from(start + distance);
+        group.soon = window.from(start + window.ahead());
         group.later = window.later(start, at);
         combine_clipped<Row, Op>(task, group, count, first, last, clipped);
         group.total = group.next_total;

@@ -49,9 +49,9 @@ struct Job {
     const std::size_t chunk;
     Watched *const watched = Watched::current(); // its maps are touched by all that work for it
     std::atomic<std::size_t> next{0};
-    // Guarded by the pool's mutex.
+    // Guarded by the pool's mutex; `helpers_running` is read without it, too.
     int helpers_wanted;
-    int helpers_running = 0;
+    std::atomic<int> helpers_running{0};
     std::exception_ptr error;
 
     /// Takes chunks until none is left; what a body threw.
@@ -71,6 +71,17 @@ struct Job {
     }
 };
 
+constexpr int patience = 4000; // of 10 to 20 ns each
+
+/// Leaves what two threads of a core share to the other one.
+void rest() {
+#if defined(__GNUC__) && defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__GNUC__) && defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
 class Pool {
 public:
     void run(Job &job) {
@@ -86,6 +97,12 @@ public:
         std::unique_lock lock(mutex_);
         if (const auto it = std::find(jobs_.begin(), jobs_.end(), &job); it != jobs_.end())
             jobs_.erase(it);
+        // Helpers are at their last pieces. To sleep and be woken takes some 50 us here, as long as these
+        // may.
+        lock.unlock();
+        for (int k = 0; k < patience && job.helpers_running.load(std::memory_order_relaxed) > 0; ++k)
+            rest();
+        lock.lock();
         done_.wait(lock, [&] { return job.helpers_running == 0; });
         if (error)
             std::rethrow_exception(error);

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shardwise import _native
 from shardwise._arrays import as_rows
 from shardwise._errors import BagError, IdTypeError, TableError
 from shardwise._ids import as_ids
@@ -196,12 +197,9 @@ def as_splits(offsets: Any, count: int, name: str, *, closed: bool) -> NDArray[n
         raise BagError(f"expected {name} of rank 1, got the shape {array.shape}")
     if len(array) == 0 and (closed or count):
         raise BagError(f"expected {name} that begin with 0, got none; there are {count} ids")
-    splits = np.empty(len(array) + (not closed), np.int64)
-    splits[: len(array)] = array
-    if not closed:
-        splits[-1] = count
     # What a cast makes of a uint64 beyond int64 is negative.
-    if splits[0] == 0 and splits[-1] <= count and not (splits[1:] < splits[:-1]).any():
+    splits = _native.splits(array.astype(np.int64, copy=False), count, closed)
+    if splits is not None:
         return splits
     # Something is wrong: what is, compared as they came.
     outside = array > count
@@ -213,11 +211,11 @@ def as_splits(offsets: Any, count: int, name: str, *, closed: bool) -> NDArray[n
             f"expected {name} from 0 to {count}, for there are {count} ids; "
             f"got {name}[{k}] = {array[k]}"
         )
-    if splits[0] != 0:
-        raise BagError(f"expected {name} that begin with 0, got {name}[0] = {splits[0]}")
-    k = int((splits[1:] < splits[:-1]).argmax()) + 1
+    if array[0] != 0:
+        raise BagError(f"expected {name} that begin with 0, got {name}[0] = {array[0]}")
+    k = int((array[1:] < array[:-1]).argmax()) + 1
     raise BagError(
-        f"expected {name} that never fall, got {name}[{k}] = {splits[k]} after {splits[k - 1]}"
+        f"expected {name} that never fall, got {name}[{k}] = {array[k]} after {array[k - 1]}"
     )
 
 

@@ -46,6 +46,11 @@ class OutOfRangeId(IndexError):
 class PoolTask:
     """Bags of a table that wait to be combined."""
 
+def splits(offsets: numpy.typing.NDArray[numpy.int64], count: int, closed: bool) -> numpy.typing.NDArray[numpy.int64] | None:
+    """
+    Checked offsets of bags, a copy; with `count` behind them if they are not closed.
+    """
+
 def run_pools(tasks: Sequence[PoolTask]) -> None:
     """Combines the bags of all of them, in one go."""
 
