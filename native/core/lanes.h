@@ -21,6 +21,17 @@ template <class T, int L> using Vec = typename VecOf<T, L>::type;
 /// How many elements are computed on at once: a register of the widest level.
 template <class T> inline constexpr int lanes = 64 / sizeof(T);
 
+/// Of this level. Where numbers side by side have nothing to do with each other: what is kept in wider ones
+/// lies in memory, and sums took 2 to 10 times as long.
+#if defined(__AVX512F__)
+inline constexpr size_t register_bytes = 64;
+#elif defined(__AVX2__)
+inline constexpr size_t register_bytes = 32;
+#else
+inline constexpr size_t register_bytes = 16;
+#endif
+template <class T> inline constexpr int own_lanes = register_bytes / sizeof(T);
+
 template <class V> SHARDWISE_INLINE V load(const void *from) {
     V value;
     memcpy(&value, from, sizeof value);

@@ -26,11 +26,7 @@ static_assert(group_ids + group_parts == pool_group_rows);
 constexpr size_t most_ahead = 64;
 constexpr size_t ahead_bytes = 12 << 10;
 constexpr size_t batch = 256; // ids that are resolved together
-#if defined(__AVX512F__)
-constexpr int widest = 8; // registers of sums, of twice as many
-#else
-constexpr int widest = 4;
-#endif
+constexpr int widest = 8;     // registers of sums, of twice as many or more
 
 template <int N> struct Constant {
     static constexpr int value = N;
@@ -188,9 +184,10 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
             const V done = is_zero ? V{} : same_nan(sums[k]);
             const size_t first = column + static_cast<size_t>(k) * L;
 #if defined(__SSE2__)
-            if constexpr (sizeof(V) == 64)
+            if constexpr (sizeof(V) == register_bytes)
                 if (stream)
-                    return stream64(out + first * sizeof(Acc), reinterpret_cast<const std::byte *>(&done));
+                    return stream_register(out + first * sizeof(Acc),
+                                           reinterpret_cast<const std::byte *>(&done));
 #endif
             put<L>(out, first, done, format);
         });
@@ -249,7 +246,7 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
 /// Combines columns [first, last) of the group's rows.
 template <class Row, class Op>
 void combine(Group<typename Row::Acc> &group, size_t dim, size_t first, size_t last) {
-    constexpr int L = lanes<typename Row::Acc>;
+    constexpr int L = own_lanes<typename Row::Acc>;
     size_t column = first;
     const auto next = [&](auto lanes, auto chunks) {
         constexpr int Lanes = decltype(lanes)::value, Chunks = decltype(chunks)::value;
@@ -258,7 +255,7 @@ void combine(Group<typename Row::Acc> &group, size_t dim, size_t first, size_t l
     };
     while (column + widest * L <= last)
         next(Constant<L>{}, Constant<widest>{});
-    if (widest > 4 && column + 4 * L <= last)
+    if (column + 4 * L <= last)
         next(Constant<L>{}, Constant<4>{});
     if (column + 2 * L <= last)
         next(Constant<L>{}, Constant<2>{});

@@ -74,6 +74,8 @@ struct Float16Row {
                                       _mm256_cvtph_ps(load<__m128i>(from + 16))};
             return load<Vec<float, L>>(halves);
         }
+        if constexpr (L == 8)
+            return reinterpret_cast<Vec<float, L>>(_mm256_cvtph_ps(load<__m128i>(from)));
 #endif
         return widen<L>(load<Vec<uint16_t, L>>(from));
     }
@@ -122,6 +124,9 @@ template <int L> SHARDWISE_INLINE Vec<float, L> decode(Vec<float, L> steps, floa
                                   _mm256_fmadd_ps(load<__m256>(from + 32), s, b)};
         return load<Vec<float, L>>(halves);
     }
+    if constexpr (L == 8)
+        return reinterpret_cast<Vec<float, L>>(
+            _mm256_fmadd_ps(reinterpret_cast<__m256>(steps), _mm256_set1_ps(scale), _mm256_set1_ps(bias)));
 #endif
     Vec<float, L> values = steps;
     for (int k = 0; k < L; ++k)
@@ -162,6 +167,9 @@ template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes)
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(sixteen, sixteen)))};
         return load<Vec<float, L>>(halves);
     }
+    if constexpr (L == 8)
+        return reinterpret_cast<Vec<float, L>>(
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load<long long>(&bytes)))));
 #endif
     return __builtin_convertvector(__builtin_convertvector(bytes, Vec<int32_t, L>), Vec<float, L>);
 }
@@ -204,6 +212,13 @@ struct Nibbles {
             const __m128i high = _mm_and_si128(_mm_srli_epi16(pairs, 4), _mm_set1_epi8(15));
             return as_floats<L>(reinterpret_cast<Vec<uint8_t, L>>(_mm_unpacklo_epi8(low, high)));
         }
+        if constexpr (L == 8) {
+            const __m128i pairs = _mm_cvtsi32_si128(load<int>(row + column / 2));
+            const __m128i low = _mm_and_si128(pairs, _mm_set1_epi8(15));
+            const __m128i high = _mm_and_si128(_mm_srli_epi16(pairs, 4), _mm_set1_epi8(15));
+            const long long steps = _mm_cvtsi128_si64(_mm_unpacklo_epi8(low, high));
+            return as_floats<L>(load<Vec<uint8_t, L>>(&steps));
+        }
 #endif
         const auto pairs = load<Vec<uint8_t, L / 2>>(row + column / 2);
         // Each byte twice, side by side, then its lower half and its upper half.
@@ -238,24 +253,28 @@ template <class Row, class V> SHARDWISE_INLINE V own_nan(V values) {
 }
 
 #if defined(__SSE2__)
-// ---- past the caches: to multiples of 16 and of 64 ----
+// ---- past the caches: to multiples of their size ----
 
 SHARDWISE_INLINE void stream16(std::byte *to, const std::byte *from) {
     _mm_stream_si128(reinterpret_cast<__m128i *>(to),
                      _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
 }
 
-SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
+/// As many bytes as a register has.
+SHARDWISE_INLINE void stream_register(std::byte *to, const std::byte *from) {
 #if defined(__AVX512F__)
     _mm512_stream_si512(reinterpret_cast<__m512i *>(to), _mm512_loadu_si512(from));
 #elif defined(__AVX2__)
-    for (size_t at = 0; at < 64; at += 32)
-        _mm256_stream_si256(reinterpret_cast<__m256i *>(to + at),
-                            _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + at)));
+    _mm256_stream_si256(reinterpret_cast<__m256i *>(to),
+                        _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
 #else
-    for (size_t at = 0; at < 64; at += 16)
-        stream16(to + at, from + at);
+    stream16(to, from);
 #endif
+}
+
+SHARDWISE_INLINE void stream64(std::byte *to, const std::byte *from) {
+    for (size_t at = 0; at < 64; at += register_bytes)
+        stream_register(to + at, from + at);
 }
 #endif
 
@@ -299,11 +318,13 @@ struct WriteFloat16 : WriteOneByOne<Float16> {
             return;
         }
 #elif defined(__F16C__)
-        if constexpr (L == 16 && sizeof(V) == 64) {
+        if constexpr (L % 8 == 0 && sizeof(V) == L * sizeof(float)) {
             const auto *const from = reinterpret_cast<const std::byte *>(&values);
-            const __m128i halves[2] = {_mm256_cvtps_ph(load<__m256>(from), _MM_FROUND_TO_NEAREST_INT),
-                                       _mm256_cvtps_ph(load<__m256>(from + 32), _MM_FROUND_TO_NEAREST_INT)};
-            memcpy(to, halves, sizeof halves);
+            for (size_t k = 0; k < L; k += 8) {
+                const __m128i halves =
+                    _mm256_cvtps_ph(load<__m256>(from + k * sizeof(float)), _MM_FROUND_TO_NEAREST_INT);
+                memcpy(to + 2 * k, &halves, sizeof halves);
+            }
             return;
         }
 #endif
@@ -332,7 +353,7 @@ struct WriteBfloat16 : WriteOneByOne<Bfloat16> {
 using Convert = void (*)(std::byte *to, const std::byte *row, size_t dim);
 
 template <class Row, class Write> void convert(std::byte *to, const std::byte *row, size_t dim) {
-    constexpr int L = lanes<typename Row::Acc>;
+    constexpr int L = own_lanes<typename Row::Acc>;
     const Row from(row, dim);
     size_t column = 0;
     for (; column + L <= dim; column += L)
