@@ -7,6 +7,8 @@
 #include <numeric>
 #include <vector>
 
+#include "core/huge_pages.h"
+#include "core/residency.h"
 #include "core/skipgram_draws.h"
 #include "core/skipgram_worker.h"
 #include "core/threads.h"
@@ -67,9 +69,27 @@ std::size_t SkipGramOrder::block(std::size_t epoch, std::size_t place) const {
     return (start + place * step_) % blocks_;
 }
 
+/// Asks the system for a block, of the place that is counted over all epochs. The corpus is a file that the
+/// memory may not hold: a page of it that is missing when it is touched is waited for, and comes with all
+/// that the system reads around it, which in this order is nothing that is needed soon.
+static void ask_for(const SkipGram &task, const SkipGramOrder &order, std::size_t k) {
+    if (k >= task.epochs * order.blocks())
+        return;
+    const std::size_t block = order.block(k / order.blocks(), k % order.blocks());
+    // What stands before it is looked at, too; and the last sentence ends in a page behind it.
+    const std::size_t begin = std::max<std::size_t>(block * block_tokens, 1) - 1;
+    const std::size_t end = std::min(task.corpus_size, (block + 1) * block_tokens);
+    const std::uintptr_t page = small_page_bytes();
+    will_need(reinterpret_cast<std::uintptr_t>(task.corpus + begin) & ~(page - 1),
+              (reinterpret_cast<std::uintptr_t>(task.corpus + end) + 2 * page - 1) & ~(page - 1));
+}
+
 SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::size_t end,
                                 std::size_t threads) {
     const SkipGramOrder order(task);
+    const std::size_t ahead = 4 * threads;
+    for (std::size_t k = begin; k < begin + ahead && k < end; ++k)
+        ask_for(task, order, k);
     std::atomic<std::size_t> next = begin;
     std::mutex mutex;
     SkipGramProgress sum;
@@ -77,8 +97,10 @@ SkipGramProgress train_skipgram(const SkipGram &task, std::size_t begin, std::si
                  [&](std::size_t first, std::size_t last) {
                      for (; first < last; ++first) {
                          SkipGramWorker worker(task, order);
-                         for (std::size_t k; (k = next.fetch_add(1)) < end;)
+                         for (std::size_t k; (k = next.fetch_add(1)) < end;) {
+                             ask_for(task, order, k + ahead);
                              worker.train(k / order.blocks(), k % order.blocks());
+                         }
                          const std::lock_guard lock(mutex);
                          sum.tokens += worker.progress().tokens;
                          sum.words += worker.progress().words;

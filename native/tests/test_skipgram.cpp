@@ -1,15 +1,26 @@
 #include "core/skipgram.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
+
+#if defined(__linux__)
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #include "check.h"
 #include "core/cpu.h"
+#include "core/huge_pages.h"
+#include "core/residency.h"
 #include "core/skipgram_ahead.h"
 #include "core/skipgram_corpus.h"
 #include "core/threads.h"
@@ -426,9 +437,48 @@ void long_texts_are_cut_like_short_ones() {
     set_num_threads(1);
 }
 
+#if defined(__linux__)
+/// A corpus that the memory does not hold: of its file just the blocks that are trained are read, and the
+/// next ones beforehand.
+void of_a_file_the_next_blocks_are_asked_for_and_no_others() {
+    Training training(100 * block_tokens, 50, 0, 16);
+    training.task.epochs = 1;
+    training.reset();
+    const std::size_t bytes = training.corpus.size() * sizeof(std::int32_t);
+    std::FILE *const file = std::tmpfile();
+    CHECK(file != nullptr && std::fwrite(training.corpus.data(), 1, bytes, file) == bytes);
+    CHECK(std::fflush(file) == 0 && fsync(fileno(file)) == 0);
+    void *const place = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fileno(file), 0);
+    CHECK(place != MAP_FAILED);
+    const char *const data = static_cast<const char *>(place);
+    training.task.corpus = static_cast<const std::int32_t *>(place);
+    posix_fadvise(fileno(file), 0, 0, POSIX_FADV_DONTNEED);
+    if (!is_resident(data + bytes / 2)) { // else the file lies in memory
+        const SkipGramOrder order(training.task);
+        constexpr std::size_t trained = 5, ahead = 4;
+        train_skipgram(training.task, 0, trained, 1);
+        const auto middle = [&](std::size_t k) {
+            return data + (order.block(0, k) * block_tokens + block_tokens / 2) * sizeof(std::int32_t);
+        };
+        std::this_thread::sleep_for(std::chrono::milliseconds(200)); // what was asked for is on its way
+        for (std::size_t k = 0; k < trained + ahead; ++k)
+            CHECK(is_resident(middle(k)));
+        std::size_t found = 0;
+        for (std::size_t at = 0; at < bytes; at += small_page_bytes())
+            found += is_resident(data + at) ? small_page_bytes() : 0;
+        CHECK(found <= (trained + ahead) * (block_tokens * sizeof(std::int32_t) + 4 * small_page_bytes()));
+    }
+    munmap(place, bytes);
+    std::fclose(file);
+}
+#endif
+
 } // namespace
 
 int main() {
+#if defined(__linux__)
+    of_a_file_the_next_blocks_are_asked_for_and_no_others();
+#endif
     an_epoch_has_each_block_once_and_all_parts_at_all_times();
     a_step_is_the_textbook_formula();
     the_sigmoid_holds_at_its_ends();
