@@ -434,3 +434,21 @@ def test_rows_that_find_no_room_on_the_disk(corpus, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="expected room for the rows in training"):
         skipgram.train(corpus, tmp_path / "out", **SMALL, on_disk=True)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("corpus", ["the king rules", ["the king", "the queen"], ["the king\n"]])
+def test_text_in_place_of_a_corpus_is_told_what_to_do(corpus):
+    with pytest.raises(FileNotFoundError, match=r"a list of words: line\.split\(\): 'the king"):
+        skipgram.train(corpus)
+
+
+def test_paths_are_looked_for_before_any_is_read(corpus, tmp_path):
+    seen = []
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        skipgram.train([corpus, tmp_path / "nowhere"], progress=seen.append)
+    assert not seen
+
+
+def test_a_path_to_start_from_is_told_what_to_do(corpus):
+    with pytest.raises(OptionError, match=r"start as Vectors, got 'words'; .* Vectors\.open"):
+        skipgram.train(corpus, start="words")

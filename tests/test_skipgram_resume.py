@@ -115,6 +115,18 @@ def test_another_corpus_is_refused(corpus, tmp_path):
         skipgram.resume(other, checkpoint=state)
 
 
+def test_a_state_of_another_order_of_the_blocks_is_told(corpus, tmp_path):
+    """It would train some blocks twice, and others never."""
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        skipgram.train(corpus, **HOW, checkpoint=state, progress=stop_at_once)
+    file = state / "shardwise-training.json"
+    text = json.loads(file.read_text())
+    file.write_text(json.dumps({**text, "version": 1}))
+    with pytest.raises(StoreError, match="expected version 2, got 1; go on with the shardwise"):
+        skipgram.resume(corpus, checkpoint=state)
+
+
 @pytest.mark.parametrize(
     "damage", ["", "[]", "{}", "version", "options", "blocks", "number", "dim"]
 )

@@ -26,7 +26,7 @@ from shardwise.store import open_table, write_blocks
 from shardwise.store._directory import MARK, commit_text, hold, make_directory, remove_empty
 
 NAME = "shardwise-training.json"
-_VERSION = 1
+_VERSION = 2  # of the order of the blocks, too: 1 took them as they stand
 _MOST_BYTES = 1 << 20
 _TABLES = re.compile(r"(inputs|outputs)-\d+")
 
@@ -40,7 +40,6 @@ class State:
         digest: of the corpus.
         blocks: how many blocks of the corpus were trained, over all epochs.
         tokens: how many words were read.
-        threads: how many threads trained.
     """
 
     options: Options

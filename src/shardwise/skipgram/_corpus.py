@@ -86,7 +86,7 @@ def read_corpus(
 
 def _paths_or_sentences(corpus: Any) -> tuple[list[str] | None, Iterable[Any]]:
     if isinstance(corpus, (str, os.PathLike)):
-        return [os.fspath(corpus)], ()
+        return _existing([corpus]), ()
     try:
         items = iter(corpus)
     except TypeError:
@@ -102,8 +102,23 @@ def _paths_or_sentences(corpus: Any) -> tuple[list[str] | None, Iterable[Any]]:
         )
     rest = chain([first], items)
     if isinstance(first, (str, os.PathLike)):
-        return [os.fspath(one) for one in rest], ()
+        return _existing(rest), ()
     return None, rest
+
+
+def _existing(paths: Iterable[Any]) -> list[str]:
+    """Refuse what is no file before any is read: text itself, perhaps."""
+    names = []
+    for path in paths:
+        names.append(os.fspath(path))
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "expected a corpus as paths of text files or as sentences, got a str that is no "
+                "file; a sentence is a list of words: line.split()",
+                names[-1],
+            )
+    return names
 
 
 def _chosen(counts: _native.TokenCounts, choice: Choice) -> Vocabulary:

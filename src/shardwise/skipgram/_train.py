@@ -143,6 +143,11 @@ def train(
     saver = Saver(checkpoint, checkpoint_every)
     if start_context is not None and start is None:
         raise OptionError("expected start with start_context, got none; pass both, or none")
+    for name, given in (("start", start), ("start_context", start_context)):
+        if given is not None and not isinstance(given, Vectors):
+            raise OptionError(
+                f"expected {name} as Vectors, got {given!r:.60}; open a table with Vectors.open"
+            )
     known = None if start is None else start.vocabulary
     read = read_corpus(corpus, options, None, known, job.place, job.tell)
     # A start has rows of n-grams that are none of these words': they are to stay.
