@@ -247,3 +247,32 @@ def test_unaligned_and_noncontiguous_arrays_are_copied():
     unaligned[:] = offsets
     again = Vocabulary.from_arrays(np.repeat(data, 2)[::2], unaligned, slots)
     assert again.encode("cd") == 2
+
+
+def test_a_mapping_of_tokens_to_ids_is_read_by_the_ids():
+    """As Hugging Face's get_vocab() and gensim's key_to_index are, in any order."""
+    vocabulary = Vocabulary({"queen": 2, "<unk>": np.int64(0), "king": 1}, unknown="<unk>")
+    assert list(vocabulary) == ["<unk>", "king", "queen"]
+    assert vocabulary.encode(["queen", "king", "jack"]).tolist() == [2, 1, 0]
+    assert len(Vocabulary({})) == 0
+    assert list(Vocabulary(dict.fromkeys("baba"))) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "ids", [[1, 2], [0, 2], [0, 0], [0, -1], [7, 3], [0.0, 1.0], ["0", "1"], [None, 0]]
+)
+def test_a_mapping_that_is_not_to_ids_is_refused(ids):
+    with pytest.raises(VocabularyError, match=r"to the ids 0 to 1, got .*Vocabulary\.build"):
+        Vocabulary(dict(zip("ab", ids, strict=True)))
+
+
+def test_arrow_arrays_are_tokens():
+    pa = pytest.importorskip("pyarrow")
+    words = ["b", "a", "déjà"]
+    for form in (pa.array(words), pa.chunked_array([words[:1], words[1:]]), pa.array(words[:0])):
+        assert list(Vocabulary(form)) == words[: len(form)]
+    assert list(Vocabulary(pa.array(words).dictionary_encode())) == words
+    with pytest.raises(TokenTypeError, match="got null at position 1; drop the nulls"):
+        Vocabulary(pa.array(["a", None]))
+    with pytest.raises(TokenTypeError, match="Arrow array of strings, got int64"):
+        Vocabulary(pa.array([1]))

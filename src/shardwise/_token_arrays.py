@@ -13,7 +13,14 @@ import numpy as np
 from shardwise import _native
 from shardwise._encoding import alias_targets, damaged, find_ids, strings_of
 from shardwise._errors import OptionError, TokenTypeError, VocabularyError
-from shardwise._tokens import build_slots, pack_tokens, packed_tokens, token_bytes
+from shardwise._tokens import (
+    arrow_tokens,
+    as_arrow,
+    build_slots,
+    pack_tokens,
+    packed_tokens,
+    token_bytes,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,13 +44,33 @@ def set_from_tokens(
         )
     if not isinstance(aliases, (Mapping, type(None))):
         raise OptionError(f"expected aliases as a mapping of tokens to tokens, got {aliases!r:.60}")
-    own = list(tokens)
+    own = _in_order(tokens)
     asked = [*own, *(aliases or ())]
     _set_packed(vocabulary, *folding.pack(asked), None, len(own), folding, lambda: asked)
     if aliases:
         vocabulary._alias_ids = _frozen("aliases", _targets(vocabulary, aliases), np.int64)
     if counts is not None:
         vocabulary._counts = _as_counts(counts, len(own))
+
+
+def _in_order(tokens: Any) -> list[Token]:
+    """The tokens by their ids, which a mapping of tokens has in any order."""
+    if (array := as_arrow(tokens)) is not None:
+        return arrow_tokens(array, np.arange(len(array)))
+    own = list(tokens)
+    ids = list(tokens.values()) if isinstance(tokens, Mapping) else []
+    if all(n is None for n in ids):  # or dict.fromkeys(tokens), a set that keeps the order
+        return own
+    if not all(isinstance(n, (int, np.integer)) for n in ids) or sorted(ids) != [*range(len(ids))]:
+        raise VocabularyError(
+            f"expected tokens in the order of their ids, or a mapping of them to the ids 0 to "
+            f"{len(ids) - 1}, got one to {ids!r:.60}; of tokens with counts Vocabulary.build makes "
+            "a vocabulary"
+        )
+    by_id: list[Any] = [None] * len(ids)
+    for token, number in zip(own, ids, strict=True):
+        by_id[number] = token
+    return by_id
 
 
 def set_from_arrays(

@@ -266,9 +266,15 @@ def _map_dictionary(
 
 
 def arrow_tokens(array: Any, positions: Ids) -> list[Token]:
-    """The tokens of a ChunkedArray at these positions."""
+    """The tokens of a ChunkedArray at these positions.
+
+    Raises:
+        TokenTypeError: one of them is null.
+    """
     pa = sys.modules["pyarrow"]
     taken = array.take(pa.array(positions))
+    if taken.null_count:
+        raise _null_error(taken.is_null(), 0)
     if pa.types.is_dictionary(taken.type):
         taken = taken.cast(taken.type.value_type)
     tokens: list[bytes] = taken.cast(pa.large_binary()).to_pylist()

@@ -33,7 +33,8 @@ class Vocabulary:
     """Tokens and their ids: token `i` has the id `i`.
 
     Args:
-        tokens: distinct tokens in the order of their ids. A `str` stands for its UTF-8 bytes.
+        tokens: distinct tokens in the order of their ids, in an iterable or an Arrow array, or a
+            mapping of them to their ids. A `str` stands for its UTF-8 bytes.
         unknown: what a token outside the vocabulary gets: the id of a token, one of `tokens`; an
             id, any of 64 bits; one of many ids by its hash, with `Buckets`. With None it is an
             error.
@@ -50,7 +51,7 @@ class Vocabulary:
 
     Raises:
         VocabularyError: a token occurs twice, perhaps by `casefold` or `normal_form`, or cannot be
-            written as UTF-8.
+            written as UTF-8; or a mapping's ids are not 0 to n - 1.
         TokenTypeError: a token is neither `str` nor `bytes`.
         OptionError: `unknown`, or what an alias stands for, is not in the vocabulary; or an option
             cannot have this value.
