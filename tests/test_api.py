@@ -74,7 +74,7 @@ ShardwiseError(Exception)
 ShardwiseWarning(UserWarning)
 SparseIds(indices: ForwardRef('Any'), values: ForwardRef('Any'), dense_shape: ForwardRef('Any'))
 StoreError(ShardwiseError, ValueError)
-Table()
+Table(_: Any, __: Any)
 Table.checkpoint(path: str | os.PathLike[str], *, overwrite: bool = False, whole: bool = False,
     progress: Callable[[int, int], object] | None = None) -> None
 Table.close() -> None

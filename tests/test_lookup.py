@@ -582,6 +582,10 @@ def test_getitem_is_lookup_alone():
             table[bad]
     with pytest.raises(TypeError, match="not iterable"):
         list(table)
+    with pytest.raises(TypeError, match=r"lookup\(numpy\.arange\(len\(table\)\)\) gives all"):
+        np.asarray(table)
+    with pytest.raises(TypeError, match=r"use Table\.from_array"):
+        Table(np.zeros((3, 2)), shards=2)
     with pytest.raises(TypeError, match=r"use Table\.from_array"):
         Table()
 
@@ -953,3 +957,24 @@ def test_every_instruction_level_gives_the_same_bits():
     assert len({digest for _, digest in answers.values()}) == 1
     empty = hashlib.sha256().hexdigest()
     assert all(len(digest) == 64 and digest != empty for _, digest in answers.values())
+
+
+def test_a_mask_of_rows_is_refused_with_what_to_do():
+    params = np.eye(3, dtype=np.float32)
+    mask = np.array([True, False, True])
+    with pytest.raises(IdTypeError, match=r"got bool .*; numpy\.flatnonzero\(mask\) gives the ids"):
+        embedding_lookup(params, mask)
+    assert np.array_equal(embedding_lookup(params, np.flatnonzero(mask)), params[mask])
+
+
+def test_ids_of_arrow_without_a_warning():
+    pa = pytest.importorskip("pyarrow")
+    params = np.eye(3, dtype=np.float32)
+    for ids in ([2, 0], [], [1]):
+        assert np.array_equal(embedding_lookup(params, pa.array(ids, pa.int32())), params[ids])
+    with pytest.raises(IdTypeError, match=r"an Arrow array of 2 with 1 nulls; drop the nulls"):
+        embedding_lookup(params, pa.array([1, None]))
+    column = pa.array([[1], [2, 0]])
+    with pytest.raises(IdTypeError, match=r"got object .*; of a column of bags pass a list"):
+        Table.from_array(params).pool(column)
+    assert Table.from_array(params).pool(column.to_pylist()).tolist() == [[0, 1, 0], [1, 0, 1]]

@@ -32,6 +32,13 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
         raise IdTypeError("expected ids as a plain array, got a masked one; fill it first")
     if isinstance(ids, np.ndarray):
         array: np.ndarray[Any, Any] = np.asarray(ids)
+    elif hasattr(ids, "__arrow_c_array__"):  # before DLPack, of which Arrow's arrays have less
+        if getattr(ids, "null_count", 0):
+            raise IdTypeError(
+                f"expected ids, got an Arrow array of {len(ids)} with {ids.null_count} nulls; drop "
+                "the nulls, or fill them with an id (`fill_null`)"
+            )
+        array = np.asarray(ids)
     elif hasattr(ids, "__dlpack__"):
         try:
             array = np.from_dlpack(ids)
@@ -56,9 +63,13 @@ def as_ids(ids: Any) -> np.ndarray[Any, Any]:
         if array.size == 0 and array.dtype == np.float64:
             array = array.astype(np.int64)  # NumPy calls an empty list floats
     if array.dtype.kind not in "iu":
+        hint = "if these are numbers of rows, make them integers of up to 64 bits first"
+        if array.dtype.kind == "b":  # as integers they would be the rows 0 and 1
+            hint = "numpy.flatnonzero(mask) gives the ids that a mask of rows means"
+        elif array.size and isinstance(array.flat[0], (list, tuple, np.ndarray)):
+            hint = "of a column of bags pass a list: .to_list() or .to_pylist() of it"
         raise IdTypeError(
-            f"expected ids of an integer dtype, got {array.dtype} (shape {array.shape}); "
-            "if these are numbers of rows, make them integers of up to 64 bits first"
+            f"expected ids of an integer dtype, got {array.dtype} (shape {array.shape}); {hint}"
         )
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 

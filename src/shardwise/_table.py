@@ -100,8 +100,11 @@ class Table:
     _shards: tuple[NDArray[Any], ...]
     _training: Training | None
 
-    def __init__(self) -> None:
-        raise TypeError("use Table.from_array, Table.from_shards or Table.open to make a table")
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError(
+            "use Table.from_array(rows), Table.from_shards(shards, partition) or Table.open(path) "
+            "to make a table"
+        )
 
     @classmethod
     def from_array(
@@ -675,6 +678,13 @@ class Table:
     def __iter__(self) -> None:
         # Without this, Python would iterate by __getitem__, one lookup a row.
         raise TypeError("a Table is not iterable; look its rows up in batches of ids")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        # Without this, NumPy takes it for a sequence, and says that it is none.
+        raise TypeError(
+            "a Table is no array, and may be larger than the memory; "
+            "table.lookup(numpy.arange(len(table))) gives all of its rows"
+        )
 
     def write(self, ids: Any, rows: Any) -> None:
         """Write rows over the rows of ids; where an id comes again, its last row stays.
