@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import shardwise
 from shardwise import Table, Vectors, Vocabulary, initializers
 from shardwise.cli import app
 from shardwise.cli._print import sized
@@ -215,6 +216,14 @@ def test_help():
     names = ("convert", "create", "lookup", "info", "reshard", "verify", "explain")
     for command in ((), *((name,) for name in names)):
         assert "Usage: " in ran(*command, "--help")
+
+
+def test_the_version_is_told():
+    assert ran("--version") == f"shardwise {shardwise.__version__}\n"
+
+
+def test_lookup_of_a_word_that_is_misspelled(home):
+    assert "'contry' (did you mean 'country'?)" in failed("lookup", "t", "contry")
 
 
 # --- create

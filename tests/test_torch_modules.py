@@ -488,6 +488,13 @@ def test_what_is_refused(way):
             Embedding(5, 2, **options)
     with pytest.raises(OptionError, match="neither"):
         Embedding()
+    for count in (-1, 5.0, "5"):
+        with pytest.raises(OptionError, match=r"num_embeddings as a whole number from 0, got"):
+            Embedding(count, 2)
+        with pytest.raises(OptionError, match=r"embedding_dim as a whole number from 0, got"):
+            EmbeddingBag(5, count)
+    with pytest.raises(OptionError, match=r"got Table\(.*; pass table="):
+        Embedding(Table.from_array(np.zeros((5, 2))))
     with pytest.raises(OptionError, match="mode"):
         EmbeddingBag(5, 2, mode="sqrtn")
 

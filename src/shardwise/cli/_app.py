@@ -9,13 +9,13 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from shardwise import ShardwiseError
+from shardwise import ShardwiseError, __version__
 from shardwise.cli.analogy import analogy
 from shardwise.cli.convert import convert
 from shardwise.cli.create import create
@@ -43,6 +43,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"shardwise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_tell_version
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def told(command: Callable[P, R]) -> Callable[P, R]:

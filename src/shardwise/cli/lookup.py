@@ -16,6 +16,7 @@ from shardwise import IdTypeError, Table, TableError, Vocabulary
 from shardwise.cli._print import Printer
 from shardwise.cli._words import json_number, print_json, word_blocks
 from shardwise.store import open_table
+from shardwise.words._rows import encode
 
 _VALUES = 1 << 18  # of rows at once
 
@@ -72,7 +73,7 @@ def _found(
     if vocabulary is None:
         ids = [_as_id(token) for token in tokens]
     else:
-        ids = vocabulary.encode(tokens).tolist()
+        ids = encode(vocabulary, tokens).tolist()  # with spellings for words that it lacks
     return tokens, ids, table.lookup(ids)
 
 

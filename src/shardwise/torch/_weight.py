@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from operator import index
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 
@@ -53,6 +54,13 @@ class TableRows(torch.nn.Module):
                 raise OptionError(
                     f"expected device as the CPU, or None, got {device}; rows that train "
                     "themselves lie there, and go to the device of the ids as they are read"
+                )
+        counts: dict[str, Any] = {"num_embeddings": rows, "embedding_dim": dim}
+        for name, count in counts.items():
+            if count is not None and (not isinstance(count, SupportsIndex) or index(count) < 0):
+                hint = "; pass table=" if isinstance(count, Table) else ""
+                raise OptionError(
+                    f"expected {name} as a whole number from 0, got {count!r:.60}{hint}"
                 )
         fresh = table is None and weight is None
         if table is not None:
