@@ -460,9 +460,11 @@ void of_a_file_the_next_blocks_are_asked_for_and_no_others() {
         const auto middle = [&](std::size_t k) {
             return data + (order.block(0, k) * block_tokens + block_tokens / 2) * sizeof(std::int32_t);
         };
-        std::this_thread::sleep_for(std::chrono::milliseconds(200)); // what was asked for is on its way
-        for (std::size_t k = 0; k < trained + ahead; ++k)
+        for (std::size_t k = 0; k < trained + ahead; ++k) {
+            for (int waits = 0; waits < 1000 && !is_resident(middle(k)); ++waits) // it is on its way
+                std::this_thread::sleep_for(std::chrono::milliseconds(10));
             CHECK(is_resident(middle(k)));
+        }
         std::size_t found = 0;
         for (std::size_t at = 0; at < bytes; at += small_page_bytes())
             found += is_resident(data + at) ? small_page_bytes() : 0;
