@@ -295,7 +295,8 @@ SHARDWISE_INLINE void ftrl(const Constants<typename Format::Number> &c,
                        keep<Full>(visit.state[0], column, n, sum);
                        keep<Full>(visit.state[1], column, n, linear);
                        const Chunk<T> most = Chunk<T>{} + c.l1, least = -most;
-                       const Chunk<T> clipped = linear > most ? most : linear < least ? least : linear;
+                       const Chunk<T> above = choose<T>(linear < least, least, linear);
+                       const Chunk<T> clipped = choose<T>(linear > most, most, above);
                        row = (clipped - linear) / (root(sum) * c.rate_inverse + c.twice_l2);
                    });
 }

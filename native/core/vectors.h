@@ -62,6 +62,16 @@ template <class To, class From> SHARDWISE_INLINE To same_bits(const From &from) 
     return to;
 }
 
+/// `a` where the mask is set, else `b`.
+template <class T>
+SHARDWISE_INLINE Chunk<T> choose(const Mask<T> &mask, const Chunk<T> &a, const Chunk<T> &b) {
+#if defined(__AVX512F__)
+    return mask ? a : b;
+#else // of vectors wider than the level's own, GCC 12 computes a ?: number by number
+    return same_bits<Chunk<T>>((mask & same_bits<Mask<T>>(a)) | (~mask & same_bits<Mask<T>>(b)));
+#endif
+}
+
 /// Correctly rounded, and so the same everywhere.
 SHARDWISE_INLINE Chunk<float> root(const Chunk<float> &x) {
     Chunk<float> y;
