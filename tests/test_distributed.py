@@ -4,14 +4,11 @@
 """
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
 from distributed_ranks import DIM, ROWS

@@ -9,15 +9,12 @@ import random
 import re
 import shutil
 import signal
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
 

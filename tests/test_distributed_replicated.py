@@ -1,13 +1,9 @@
 """Rows that every rank has a copy of: no bit is another, and copies stay equal."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
 from distributed_ranks import DIM, ROWS

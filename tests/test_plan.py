@@ -142,10 +142,7 @@ def test_a_plan_counts_what_copies_save_and_cost():
 @pytest.mark.parametrize("trains", [False, True])
 def test_a_plan_agrees_with_what_ranks_send(tmp_path, replicated, trains):
     pytest.importorskip("torch.distributed")
-    import sys
-    from pathlib import Path
 
-    sys.path.insert(0, str(Path(__file__).parent))
     import distributed_ranks as ranks
 
     matrix = np.ones((ranks.ROWS, ranks.DIM), np.float32)
