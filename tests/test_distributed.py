@@ -4,16 +4,16 @@
 """
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
+import distributed_refusals as refusals
+import distributed_torch as with_torch
+import distributed_training as training
 from distributed_ranks import DIM, ROWS
 
 from shardwise import Partition, Table, Vectors, Vocabulary, optimizers
@@ -47,9 +47,9 @@ def same(found, expected):
 def test_exact_is_one_process(matrix, tmp_path, partition, size):
     Table.from_array(matrix, 4, PARTITIONS[partition]).save(tmp_path / "t")
     optimizer = optimizers.Adagrad(0.1)
-    job = ranks.everything, size, tmp_path / "t", True, optimizer, STEPS
+    job = training.everything, size, tmp_path / "t", True, optimizer, STEPS
     found = ranks.run(*job, timeout=50)
-    expected, step = ranks.single(size, tmp_path / "t", optimizer, STEPS)
+    expected, step = training.single(size, tmp_path / "t", optimizer, STEPS)
     for (read, steps, _), mine in zip(found, expected, strict=True):
         assert steps == step
         assert same(read, mine)
@@ -59,8 +59,8 @@ def test_exact_is_one_process(matrix, tmp_path, partition, size):
 def test_sums_are_rounded_elsewhere_and_no_more(matrix, tmp_path, size, pools):
     Table.from_array(matrix, 4, "mod").save(tmp_path / "t")
     optimizer = optimizers.SGD(0.01)
-    found = ranks.run(ranks.everything, size, tmp_path / "t", False, optimizer, 3, pools)
-    expected, _ = ranks.single(size, tmp_path / "t", optimizer, 3)
+    found = ranks.run(training.everything, size, tmp_path / "t", False, optimizer, 3, pools)
+    expected, _ = training.single(size, tmp_path / "t", optimizer, 3)
     for (read, _, sent), mine in zip(found, expected, strict=True):
         assert same(read[:1], mine[:1])  # lookups, before anything was trained
         assert same(read[4:6], mine[4:6])  # the largest; and bags with a default
@@ -75,7 +75,7 @@ def test_bags_train_as_in_one_process(matrix, tmp_path, partition, size):
     """Without `exact`, too: gradients of bags are summed where their rows are."""
     Table.from_array(matrix, 4, PARTITIONS[partition]).save(tmp_path / "t")
     optimizer = optimizers.Adagrad(0.1)
-    found = ranks.run(ranks.only_pools, size, tmp_path / "t", optimizer, 4)
+    found = ranks.run(training.only_pools, size, tmp_path / "t", optimizer, 4)
     table = Table.open(tmp_path / "t", "c")
     for step in range(4):
         batches = [ranks.batch(rank, step) for rank in range(size)]
@@ -102,7 +102,7 @@ def test_saved_by_ranks_opened_by_one_and_by_others(matrix, tmp_path, shards, si
     words = Vocabulary([f"w{k}" for k in range(100)])
     Vectors(Table.from_array(matrix, shards, "mod"), words).save(path)
     optimizer = optimizers.Adam(0.1)
-    ranks.run(ranks.train_and_save, size, path, saved, optimizer, 3)
+    ranks.run(training.train_and_save, size, path, saved, optimizer, 3)
 
     table = Table.open(path, "c")
     for step in range(3):
@@ -121,7 +121,7 @@ def test_saved_by_ranks_opened_by_one_and_by_others(matrix, tmp_path, shards, si
     assert list(Vectors.open(saved).vocabulary)[:2] == ["w0", "w1"]
 
     for others, mode in ((1, "r"), (3, "memory"), (8, "c")):
-        found = ranks.run(ranks.read_all, others, saved, mode)
+        found = ranks.run(training.read_all, others, saved, mode)
         covered = np.concatenate([ids for _, ids, _, _ in found])
         assert sorted(covered) == list(range(ROWS))
         for rows, _, state, step in found:
@@ -136,9 +136,9 @@ def test_modules_train_as_in_one_process(matrix, tmp_path):
     from shardwise.torch import Embedding, EmbeddingBag
 
     Table.from_array(matrix, 4, "mod").save(tmp_path / "t")
-    found = ranks.run(ranks.modules, 2, tmp_path / "t", 20)
+    found = ranks.run(with_torch.modules, 2, tmp_path / "t", 20)
     tables = [Table.open(tmp_path / "t", "c") for _ in range(2)]
-    losses, *expected = ranks.train_modules(
+    losses, *expected = with_torch.train_modules(
         tables, Embedding, EmbeddingBag, optimizers, torch, None, 1, 20
     )
     np.testing.assert_allclose(np.mean([one[0] for one in found], axis=0), losses, rtol=1e-4)
@@ -159,7 +159,7 @@ def test_modules_train_as_in_one_process(matrix, tmp_path):
 )
 def test_what_one_rank_cannot_do_is_an_error_on_all(matrix, tmp_path, what, kind, words):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    found = ranks.run(ranks.refused, 3, tmp_path / "t", what)
+    found = ranks.run(refusals.refused, 3, tmp_path / "t", what)
     assert all(works for _, works in found)
     assert found[2][0].startswith(f"{kind}: ")
     assert words in found[2][0]
@@ -172,7 +172,7 @@ def test_what_one_rank_cannot_do_is_an_error_on_all(matrix, tmp_path, what, kind
 @pytest.mark.parametrize("what", ["call", "optimizer"])
 def test_ranks_that_call_different_things_are_told(matrix, tmp_path, what):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    found = ranks.run(ranks.refused, 3, tmp_path / "t", what)
+    found = ranks.run(refusals.refused, 3, tmp_path / "t", what)
     assert all(works for _, works in found)
     assert all(error.startswith("DistributedError: ") for error, _ in found)
     assert "rank 2" in found[0][0]
@@ -188,18 +188,18 @@ def test_ranks_that_open_different_tables_are_told(matrix, tmp_path):
         ({"wire": "float16"}, "wire"),
         ({"mode": "c"}, "mode"),
     ):
-        found = ranks.run(ranks.disagree, 3, tmp_path / "t", others)
+        found = ranks.run(refusals.disagree, 3, tmp_path / "t", others)
         assert all(words in error for error in found)
         assert "rank 2" in found[0]
     Table.from_array(matrix + 1, 3).save(tmp_path / "newer")
-    found = ranks.run(ranks.disagree, 2, tmp_path / "t", {"path": tmp_path / "newer"})
+    found = ranks.run(refusals.disagree, 2, tmp_path / "t", {"path": tmp_path / "newer"})
     assert all("files" in error for error in found)
 
 
 @pytest.mark.parametrize("how", ["dies", "hangs", "fails"])
 def test_a_lost_rank_is_named_on_all_others(matrix, tmp_path, how):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    started = ranks.start(ranks.lost, 3, tmp_path / "t", how)
+    started = ranks.start(refusals.lost, 3, tmp_path / "t", how)
     words = {"dies": "died", "hangs": "hangs", "fails": "MemoryError: no room"}[how]
     found = ranks.join(started, survivors=(0, 1))
     for error, again, seconds in found[:2]:
@@ -219,9 +219,9 @@ def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path
     path, folder = tmp_path / "t", tmp_path / "dcp"
     Table.from_array(matrix, 4, PARTITIONS[partition]).save(path)
     optimizer = optimizers.Adam(0.1)
-    rows, state, step, _ = ranks.run(ranks.save_with_torch, 4, path, folder, optimizer)[0]
+    rows, state, step, _ = ranks.run(with_torch.save_with_torch, 4, path, folder, optimizer)[0]
     for size in sizes:
-        for found in ranks.run(ranks.load_with_torch, size, path, folder, optimizer):
+        for found in ranks.run(with_torch.load_with_torch, size, path, folder, optimizer):
             assert same([found[0]], [rows])
             assert found[1:] == (state, step)
     plain = {"weight": torch.empty(ROWS, DIM)}
@@ -234,7 +234,7 @@ def test_torch_checkpoints_are_read_by_other_ranks_and_by_torch(matrix, tmp_path
 @pytest.mark.parametrize("size", [1, 2])
 def test_arguments_that_are_none(matrix, tmp_path, size):
     Table.from_array(matrix, 4).save(tmp_path / "t")
-    for errors, shape in ranks.run(ranks.odd_arguments, size, tmp_path / "t"):
+    for errors, shape in ranks.run(refusals.odd_arguments, size, tmp_path / "t"):
         assert shape == (1, DIM)
         assert (
             "OptionError: expected timeout=None or a datetime.timedelta, got 30"
@@ -250,7 +250,7 @@ def test_arguments_that_are_none(matrix, tmp_path, size):
 def test_what_ranks_know_of_different_exchanges_is_not_mixed(matrix, tmp_path, mode, bags):
     """They were given rows of other ids, or waited for each other without end."""
     Table.from_array(matrix, 4).save(tmp_path / "t")
-    for reads in ranks.run(ranks.known_elsewhere, 2, tmp_path / "t", mode, bags, timeout=10):
+    for reads in ranks.run(training.known_elsewhere, 2, tmp_path / "t", mode, bags, timeout=10):
         for ids, found in reads:
             np.testing.assert_array_equal(found, matrix[ids])
 
@@ -258,7 +258,7 @@ def test_what_ranks_know_of_different_exchanges_is_not_mixed(matrix, tmp_path, m
 @pytest.mark.parametrize(("mode", "exact"), [("r", False), ("memory", False), ("c", True)])
 def test_prefetch_changes_no_result(matrix, tmp_path, mode, exact):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    for plain, ahead in ranks.run(ranks.prefetched, 3, tmp_path / "t", mode, exact):
+    for plain, ahead in ranks.run(training.prefetched, 3, tmp_path / "t", mode, exact):
         assert same(ahead, plain)
 
 
@@ -266,7 +266,7 @@ def test_prefetch_changes_no_result(matrix, tmp_path, mode, exact):
 def test_bags_of_the_same_ids_in_another_shape(matrix, tmp_path, size):
     table = Table.from_array(matrix, 4)
     table.save(tmp_path / "t")
-    for read in ranks.run(ranks.same_ids_in_other_shapes, size, tmp_path / "t"):
+    for read in ranks.run(training.same_ids_in_other_shapes, size, tmp_path / "t"):
         for ids, found in read:
             expected = table.pool(ids)
             assert found.shape == expected.shape
@@ -279,8 +279,8 @@ def test_bags_of_the_same_ids_in_another_shape(matrix, tmp_path, size):
 )
 def test_wires(matrix, tmp_path, wire, size, error):
     Table.from_array(matrix, 4).save(tmp_path / "t")
-    found = ranks.run(ranks.wires, size, tmp_path / "t", wire)
-    exact = ranks.run(ranks.wires, size, tmp_path / "t", None)
+    found = ranks.run(training.wires, size, tmp_path / "t", wire)
+    exact = ranks.run(training.wires, size, tmp_path / "t", None)
     for (read, sent, _), (expected, most, _) in zip(found, exact, strict=True):
         for a, b in zip(read, expected, strict=True):
             assert a.dtype == b.dtype == np.float32
@@ -294,8 +294,8 @@ def test_other_rows_and_options(matrix, tmp_path):
     table.save(path)
     table.quantize("int8").save(packed)
     Table.from_array(np.arange(ROWS * DIM).reshape(ROWS, DIM), 4, "div").save(integers)
-    found = ranks.run(ranks.odd_tables, 3, path, packed, integers)
-    expected = ranks.odd_tables_of_one(3, path, packed, integers)
+    found = ranks.run(training.odd_tables, 3, path, packed, integers)
+    expected = training.odd_tables_of_one(3, path, packed, integers)
     for read, mine in zip(found, expected, strict=True):
         for k, (a, b) in enumerate(zip(read, mine, strict=True)):
             assert a.shape == b.shape
@@ -307,8 +307,8 @@ def test_other_rows_and_options(matrix, tmp_path):
 def test_torch_checkpoints_of_modules(matrix, tmp_path):
     path, folder = tmp_path / "t", tmp_path / "dcp"
     Table.from_array(matrix, 4).save(path)
-    expected = ranks.run(ranks.module_state, 2, path, folder, False)[0]
-    for found in ranks.run(ranks.module_state, 3, path, folder, True):
+    expected = ranks.run(with_torch.module_state, 2, path, folder, False)[0]
+    for found in ranks.run(with_torch.module_state, 3, path, folder, True):
         assert same([found[0]], [expected[0]])
         assert found[1:] == expected[1:]
 
@@ -317,7 +317,7 @@ def test_torch_checkpoints_of_modules(matrix, tmp_path):
 def test_a_hundred_steps_are_those_of_one_process(matrix, tmp_path, size, partition):
     path = tmp_path / "t"
     Table.from_array(matrix, 4, PARTITIONS[partition]).save(path)
-    found = ranks.run(ranks.hundred_steps, size, path, timeout=50)
+    found = ranks.run(training.hundred_steps, size, path, timeout=50)
     table = Table.open(path, "c")
     for step in range(100):
         parts = [ranks.batch(rank, step) for rank in range(size)]
@@ -338,7 +338,7 @@ def test_no_group_is_an_error_that_says_what_to_do(matrix, tmp_path):
 
 def test_what_a_table_alone_has_is_told(matrix, tmp_path):
     Table.from_array(matrix).save(tmp_path / "t")
-    (found,) = ranks.run(ranks.missing, 1, tmp_path / "t")
+    (found,) = ranks.run(refusals.missing, 1, tmp_path / "t")
     names = ["checkpoint", "restore", "shards", "quantize", "describe"]
     for name in names:
         assert f"got {name!r}, which is a Table's alone; " in found[name]

@@ -1,15 +1,13 @@
 """Tables that ranks change where they lie on disk: mode "r+"."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
+import distributed_refusals as refusals
+import distributed_training as training
 from distributed_ranks import DIM, ROWS
 
 from shardwise import Table, optimizers
@@ -27,7 +25,7 @@ def test_training_in_place_is_that_of_one_process(matrix, tmp_path, partition, s
     for place in (path, one):
         Table.from_array(matrix, shards, partition).save(place)
     replicated = None if size == 2 else [0, 1, 2, 210]
-    found = ranks.run(ranks.in_place, size, path, steps, replicated)
+    found = ranks.run(training.in_place, size, path, steps, replicated)
     with Table.open(one, "r+") as table:
         for step in range(2 * steps):
             parts = [ranks.batch(rank, step) for rank in range(size)]
@@ -63,7 +61,7 @@ def test_training_in_place_is_that_of_one_process(matrix, tmp_path, partition, s
 
 def test_shards_on_several_ranks_are_refused(matrix, tmp_path):
     Table.from_array(matrix, 2).save(tmp_path / "t")
-    for error in ranks.run(ranks.disagree, 3, tmp_path / "t", {"mode": "r+"}):
+    for error in ranks.run(refusals.disagree, 3, tmp_path / "t", {"mode": "r+"}):
         assert "shard 0 lies on several ranks" in error or "mode" in error
     with Table.open(tmp_path / "t", "r+") as table:  # nobody holds it
         table.write([0], 1)
@@ -71,7 +69,7 @@ def test_shards_on_several_ranks_are_refused(matrix, tmp_path):
 
 def test_a_killed_rank_leaves_a_table_that_opens(matrix, tmp_path):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    started = ranks.start(ranks.killed_in_place, 3, tmp_path / "t")
+    started = ranks.start(refusals.killed_in_place, 3, tmp_path / "t")
     ranks.join(started, survivors=(0, 1))
     with Table.open(tmp_path / "t", "r+", verify=True) as table:
         assert table.optimizer_step >= 5

@@ -9,17 +9,15 @@ import random
 import re
 import shutil
 import signal
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
+import distributed_training as training
 
 from shardwise import Table
 
@@ -33,12 +31,12 @@ def test_a_killed_rank_leaves_a_whole_checkpoint(tmp_path, victim):
     path, saved = tmp_path / "t", tmp_path / "saved"
     matrix = np.random.default_rng(0).standard_normal((ranks.ROWS, ranks.DIM))
     Table.from_array(matrix.astype(np.float32), 2).save(path)  # cut over three ranks
-    expected = ranks.bits_by_step(SIZE, path, STEPS)
-    job = ranks.train_with_checkpoints, SIZE, path, saved, STEPS, EVERY
+    expected = training.bits_by_step(SIZE, path, STEPS)
+    job = training.train_with_checkpoints, SIZE, path, saved, STEPS, EVERY
     begin = time.monotonic()
     assert set(ranks.run(*job)) == {STEPS}
     whole_run = time.monotonic() - begin
-    assert ranks.bits(Table.open(saved, verify=True)) == expected[STEPS]
+    assert training.bits(Table.open(saved, verify=True)) == expected[STEPS]
 
     moments, survivors = (
         random.Random(SEED + victim),
@@ -61,6 +59,6 @@ def test_a_killed_rank_leaves_a_whole_checkpoint(tmp_path, victim):
         if (saved / "shardwise.json").exists():
             table = Table.open(saved, verify=True)
             assert table.optimizer_step % EVERY == 0
-            assert ranks.bits(table) == expected[table.optimizer_step]
+            assert training.bits(table) == expected[table.optimizer_step]
         assert set(ranks.run(*job)) == {STEPS}
-        assert ranks.bits(Table.open(saved, verify=True)) == expected[STEPS]
+        assert training.bits(Table.open(saved, verify=True)) == expected[STEPS]

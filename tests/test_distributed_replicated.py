@@ -1,15 +1,14 @@
 """Rows that every rank has a copy of: no bit is another, and copies stay equal."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch.distributed")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import distributed_ranks as ranks
+import distributed_refusals as refusals
+import distributed_torch as with_torch
+import distributed_training as training
 from distributed_ranks import DIM, ROWS
 
 from shardwise import Partition, Table, optimizers
@@ -41,8 +40,8 @@ def matrix():
 def test_exact_is_one_process(matrix, tmp_path, partition, size):
     Table.from_array(matrix, 4, PARTITIONS[partition]).save(tmp_path / "t")
     optimizer = optimizers.Adagrad(0.1)
-    job = (ranks.everything, size, tmp_path / "t", True, optimizer, 2, "sums", HOT)
-    expected, step = ranks.single(size, tmp_path / "t", optimizer, 2)
+    job = (training.everything, size, tmp_path / "t", True, optimizer, 2, "sums", HOT)
+    expected, step = training.single(size, tmp_path / "t", optimizer, 2)
     after = expected[0][-1]  # all rows
     for (read, steps, copies), mine in zip(ranks.run(*job), expected, strict=True):
         assert steps == step
@@ -55,7 +54,7 @@ def test_exact_is_one_process(matrix, tmp_path, partition, size):
 def test_training_is_that_without_copies(matrix, tmp_path, pools):
     """Without `exact`, too: gradients go the way that they go without."""
     Table.from_array(matrix, 4).save(tmp_path / "t")
-    job = (ranks.everything, 3, tmp_path / "t", False, optimizers.SGD(0.01), 3, pools)
+    job = (training.everything, 3, tmp_path / "t", False, optimizers.SGD(0.01), 3, pools)
     plain, copied = ranks.run(*job), ranks.run(*job, HOT)
     after = plain[0][0][-1]
     for (read, _, _), (mine, _, copies) in zip(plain, copied, strict=True):
@@ -84,7 +83,9 @@ def test_reads_are_those_without_copies(matrix, tmp_path, options, row_format):
         table, options = table.quantize("int8"), options | {"mode": "r"}
     table.save(tmp_path / "t")
     sums = not options.get("exact") and "pools" not in options
-    for plain, copied, sent in ranks.run(ranks.read_with_copies, 3, tmp_path / "t", options, HOT):
+    for plain, copied, sent in ranks.run(
+        training.read_with_copies, 3, tmp_path / "t", options, HOT
+    ):
         for k, (a, b) in enumerate(zip(plain, copied, strict=True)):
             if sums and k % 6 in (3, 4):  # which begin with the sums of other rows
                 np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-2, err_msg=str(k))
@@ -99,7 +100,7 @@ def test_rows_are_written(matrix, tmp_path, size, row_format):
     table = Table.from_array(matrix, 4)
     table = table.quantize("int8") if row_format == "int8" else table
     table.save(tmp_path / "t")
-    found = ranks.run(ranks.written, size, tmp_path / "t", HOT, tmp_path / "saved")
+    found = ranks.run(training.written, size, tmp_path / "t", HOT, tmp_path / "saved")
     table = Table.open(tmp_path / "t", "c")
     for step in range(3):
         for rank in range(size):
@@ -115,7 +116,7 @@ def test_rows_are_written(matrix, tmp_path, size, row_format):
 
 def test_what_cannot_be_written_is_an_error_on_all(matrix, tmp_path):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    found = ranks.run(ranks.refused_writes, 2, tmp_path / "t")
+    found = ranks.run(refusals.refused_writes, 2, tmp_path / "t")
     assert all(unchanged for _, unchanged in found)
     kinds = ["IdOutOfRangeError", "IdTypeError", "TableError", "TableError"]
     for errors, kind in ((found[0][0], ["DistributedError"] * 4), (found[1][0], kinds)):
@@ -138,7 +139,7 @@ def test_what_cannot_be_written_is_an_error_on_all(matrix, tmp_path):
 )
 def test_copies_that_cannot_be_are_told_on_all(matrix, tmp_path, others, kind, words):
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    found = ranks.run(ranks.other_copies, 2, tmp_path / "t", [0, 1], others)
+    found = ranks.run(refusals.other_copies, 2, tmp_path / "t", [0, 1], others)
     assert found[1][0].startswith(kind)
     for (error,) in found:
         assert words in error
@@ -149,6 +150,6 @@ def test_copies_that_cannot_be_are_told_on_all(matrix, tmp_path, others, kind, w
 def test_any_ids_are_copied(matrix, tmp_path, replicated):
     """None of them, all, or in arrays of any form; and those of a checkpoint, or a new table."""
     Table.from_array(matrix, 3).save(tmp_path / "t")
-    job = ranks.copies_of_a_checkpoint, 2, tmp_path / "t", tmp_path / "dcp", replicated
+    job = with_torch.copies_of_a_checkpoint, 2, tmp_path / "t", tmp_path / "dcp", replicated
     for trained, table, made, plain in ranks.run(*job):
         assert same([table, made], [trained, plain])

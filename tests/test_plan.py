@@ -142,15 +142,13 @@ def test_a_plan_counts_what_copies_save_and_cost():
 @pytest.mark.parametrize("trains", [False, True])
 def test_a_plan_agrees_with_what_ranks_send(tmp_path, replicated, trains):
     pytest.importorskip("torch.distributed")
-    import sys
-    from pathlib import Path
 
-    sys.path.insert(0, str(Path(__file__).parent))
     import distributed_ranks as ranks
+    import distributed_training as training
 
     matrix = np.ones((ranks.ROWS, ranks.DIM), np.float32)
     Table.from_array(matrix, 2).save(tmp_path / "t")
-    found = ranks.run(ranks.sent_by_lookup, 2, tmp_path / "t", replicated, trains)
+    found = ranks.run(training.sent_by_lookup, 2, tmp_path / "t", replicated, trains)
     sample = np.concatenate([np.random.default_rng(k).integers(0, 211, 64) for k in range(2)])
     copied = None if replicated is None else np.array(replicated)
     load = Load(20, 20, 64, trains=trains)

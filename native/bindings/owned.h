@@ -7,7 +7,7 @@
 #include <nanobind/ndarray.h>
 
 #include "bindings.h"
-#include "core/token_map.h"
+#include "core/tokens.h"
 
 namespace shardwise {
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/token_find.h"
 #include "owned.h"
 
 namespace nb = nanobind;

@@ -11,20 +11,14 @@
 namespace shardwise {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "hashes are of little-endian words");
-
 constexpr std::size_t grain = 2048; // tokens: some tens of microseconds
 
 std::uint64_t load64(const std::uint8_t *p) {
-    std::uint64_t value;
-    std::memcpy(&value, p, sizeof value);
-    return value;
+    return load<std::uint64_t>(p);
 }
 
 std::uint64_t load32(const std::uint8_t *p) {
-    std::uint32_t value;
-    std::memcpy(&value, p, sizeof value);
-    return value;
+    return load<std::uint32_t>(p);
 }
 
 // ---- Fingerprint64: one rule for each class of lengths ----

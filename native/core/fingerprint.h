@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/token_map.h"
+#include "core/tokens.h"
 
 namespace shardwise {
 

@@ -22,6 +22,19 @@ Block acquire_block(std::size_t bytes);
 /// to take when memory runs short), else unmapped.
 void release_block(const Block &block) noexcept;
 
+/// Room for `count` of T in a block, which is given back with it.
+template <class T> class Room {
+public:
+    explicit Room(std::size_t count) : block_(acquire_block(count * sizeof(T))) {}
+    ~Room() { release_block(block_); }
+    Room(const Room &) = delete;
+    Room &operator=(const Room &) = delete;
+    T *data() const { return static_cast<T *>(block_.data); }
+
+private:
+    Block block_;
+};
+
 /// How many bytes of blocks are kept at most: what SHARDWISE_CACHE_BYTES says, else 1 GiB or a sixteenth of
 /// the memory, whichever is less. Throws std::invalid_argument where SHARDWISE_CACHE_BYTES is no number.
 std::size_t cache_bound();

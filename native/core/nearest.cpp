@@ -56,15 +56,6 @@ constexpr std::size_t thread_values = std::size_t{1} << 17;
 // Threads share the queries by so many: fewer would leave lanes of a tile without one.
 constexpr std::size_t share = 16;
 
-struct Room {
-    Block block;
-    explicit Room(std::size_t bytes) : block(acquire_block(bytes)) {}
-    ~Room() { release_block(block); }
-    Room(const Room &) = delete;
-    Room &operator=(const Room &) = delete;
-    std::byte *data() const { return static_cast<std::byte *>(block.data); }
-};
-
 bool by_bytes(const Nearest &task, Products products) {
     if (products == Products::floats || task.dim == 0 || task.dim > most_byte_dim ||
         nearest_kernels(level()).by_bytes == nullptr)
@@ -89,7 +80,7 @@ bool find_nearest(const Nearest &task, Products products) {
     const std::size_t grain = thread_products / (share * task.num_rows * columns) + 1;
     if (!by_bytes(task, products)) {
         parallel_for(shares, grain, [&](std::size_t from, std::size_t to) {
-            const Room room(floats);
+            const Room<std::byte> room(floats);
             run.by_floats(task, from * share, std::min(to * share, task.num_queries),
                           reinterpret_cast<float *>(room.data()));
         });
@@ -100,7 +91,7 @@ bool find_nearest(const Nearest &task, Products products) {
     rows.stride = (task.dim + 3) / 4 * 4;
     const std::size_t count = rows.num_groups * byte_group;
     const std::size_t of_row = rows.stride + sizeof(float) + sizeof(std::int32_t);
-    const Room room(count * of_row + rows.num_groups * sizeof(ByteRows::Bound));
+    const Room<std::byte> room(count * of_row + rows.num_groups * sizeof(ByteRows::Bound));
     rows.bytes = reinterpret_cast<std::int8_t *>(room.data());
     rows.scales = reinterpret_cast<float *>(room.data() + count * rows.stride);
     rows.starts = reinterpret_cast<std::int32_t *>(rows.scales + count);
@@ -109,7 +100,7 @@ bool find_nearest(const Nearest &task, Products products) {
                  [&](std::size_t from, std::size_t to) { run.to_bytes(task, rows, from, to); });
     std::atomic<std::size_t> by_floats = 0;
     parallel_for(shares, grain, [&](std::size_t from, std::size_t to) {
-        const Room mine(floats + rows.stride * (nearest_queries + 1));
+        const Room<std::byte> mine(floats + rows.stride * (nearest_queries + 1));
         by_floats += run.by_bytes(task, rows, from * share, std::min(to * share, task.num_queries),
                                   reinterpret_cast<float *>(mine.data()),
                                   reinterpret_cast<std::uint8_t *>(mine.data() + floats));

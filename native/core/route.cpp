@@ -56,18 +56,6 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr std::size_t thread_ids = 8192;
 
-template <class T> class Room {
-public:
-    explicit Room(std::size_t count) : block_(acquire_block(std::max<std::size_t>(count, 1) * sizeof(T))) {}
-    ~Room() { release_block(block_); }
-    Room(const Room &) = delete;
-    Room &operator=(const Room &) = delete;
-    T *data() const { return static_cast<T *>(block_.data); }
-
-private:
-    Block block_;
-};
-
 /// What an id is: a place of its row, or none; and whether it is a member of its bag all the same.
 struct Found {
     std::uint64_t place;

@@ -6,6 +6,7 @@
 
 #include "core/skipgram.h"
 #include "core/threads.h"
+#include "core/token_find.h"
 
 namespace shardwise {
 namespace {

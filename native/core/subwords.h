@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/token_map.h"
+#include "core/tokens.h"
 
 namespace shardwise {
 

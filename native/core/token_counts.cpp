@@ -13,20 +13,12 @@
 
 namespace shardwise {
 
-static_assert(std::endian::native == std::endian::little, "keys and masks are those of little-endian words");
-
 // How it works. A round is a stretch of text. First, each thread counts a piece of it in a memo of fixed
 // size, where the few words that make up most of a text are found without a hash or a probe; what has to
 // leave the memo becomes a record in one of the parts. Then each thread adds the records of some parts to the
 // maps of those parts. No two threads write to the same map, and no map is ever merged with another.
 
 namespace {
-
-template <class T> T load(const std::uint8_t *p) {
-    T value;
-    std::memcpy(&value, p, sizeof value);
-    return value;
-}
 
 bool equal_bytes(const std::uint8_t *a, const std::uint8_t *b, std::size_t size) {
     return size == 0 || std::memcmp(a, b, size) == 0;
@@ -151,9 +143,7 @@ public:
 
     void add(TokenSpan token, const std::uint8_t *end, std::uint64_t first, std::uint64_t count) {
         const Key key = key_of(token, end);
-        Entry &entry =
-            entries_[((key.low + std::rotl(key.high * 0xC2B2AE3D27D4EB4Fu, 32)) * 0x9E3779B185EBCA87u) >>
-                     (64 - log_entries)];
+        Entry &entry = entries_[hash_words(key.low, key.high) >> (64 - log_entries)];
         if (entry.key == key && entry.size == token.size && entry.used &&
             (token.size <= key_bytes || equal_bytes(entry.begin, token.begin, token.size))) {
             entry.count += count;

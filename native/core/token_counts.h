@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/token_map.h"
+#include "core/tokens.h"
 
 namespace shardwise {
 

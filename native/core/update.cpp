@@ -64,19 +64,6 @@ constexpr std::size_t thread_ids = 8192;
 constexpr std::size_t thread_numbers = std::size_t{1} << 17;
 constexpr std::size_t thread_rows = 512;
 
-/// Room for `count` of T, in a block that is used again.
-template <class T> class Room {
-public:
-    explicit Room(std::size_t count) : block_(acquire_block(std::max<std::size_t>(count, 1) * sizeof(T))) {}
-    ~Room() { release_block(block_); }
-    Room(const Room &) = delete;
-    Room &operator=(const Room &) = delete;
-    T *data() const { return static_cast<T *>(block_.data); }
-
-private:
-    Block block_;
-};
-
 template <class T> using Maybe = std::unique_ptr<Room<T>>;
 template <class T> Maybe<T> room_if(bool wanted, std::size_t count) {
     return wanted ? std::make_unique<Room<T>>(count) : nullptr;

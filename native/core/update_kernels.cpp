@@ -104,7 +104,7 @@ SHARDWISE_INLINE void add_tile(const Source<T, Kind> &source, const Entry *entri
         const Mask<T> fresh = Mask<T>{} - starts;
         for (size_t k = 0; k < Count; ++k) {
             const Chunk<T> part = source.template part<Full>(payload, column + k * step, n);
-            totals[k] = fresh ? part : totals[k] + part;
+            totals[k] = choose<T>(fresh, part, totals[k] + part);
             write<Full>(sum + k * step, n, totals[k]);
         }
     }

@@ -105,22 +105,6 @@ SHARDWISE_INLINE void keep(std::byte *state, size_t column, size_t n, const T &v
     write<Full>(state + column * sizeof(value[0]), n, value);
 }
 
-/// for_chunks, four in straight code where there are as many.
-template <class T, class Body> SHARDWISE_INLINE void for_tiles(size_t dim, Body &&body) {
-    constexpr size_t step = lanes<T>;
-    size_t column = 0;
-    for (; column + 4 * step <= dim; column += 4 * step) {
-        body(Truth<true>{}, column, step);
-        body(Truth<true>{}, column + step, step);
-        body(Truth<true>{}, column + 2 * step, step);
-        body(Truth<true>{}, column + 3 * step, step);
-    }
-    for (; column + step <= dim; column += step)
-        body(Truth<true>{}, column, step);
-    if (column < dim)
-        body(Truth<false>{}, column, dim - column);
-}
-
 /// body(full, column, n, row, gradient) for each chunk, the gradient with its decay; what the body leaves in
 /// `row` is stored.
 template <class Format, class Body>
@@ -130,7 +114,7 @@ SHARDWISE_INLINE void change(const Constants<typename Format::Number> &c,
     std::byte *const numbers = visit.row; // known once: what is stored could be any of them, else
     const T *const gradients = visit.gradient;
     const T decay = c.decay;
-    for_tiles<T>(c.dim, [&](auto full, size_t column, size_t n) __attribute__((always_inline)) {
+    for_chunks<T>(c.dim, [&](auto full, size_t column, size_t n) __attribute__((always_inline)) {
         constexpr bool Full = decltype(full)::value;
         Chunk<T> row = Format::template load<Full>(numbers + column * Format::bytes, n);
         Chunk<T> gradient = read<Chunk<T>, Full>(gradients + column, n);
@@ -183,7 +167,7 @@ void rowwise_adagrad(const Constants<typename Format::Number> &shared,
         const std::byte *const numbers = visit.row;
         const T *const gradients = visit.gradient;
         Chunk<T> total = {};
-        for_tiles<T>(c.dim, [&](auto full, size_t column, size_t n) __attribute__((always_inline)) {
+        for_chunks<T>(c.dim, [&](auto full, size_t column, size_t n) __attribute__((always_inline)) {
             constexpr bool Full = decltype(full)::value;
             Chunk<T> gradient = read<Chunk<T>, Full>(gradients + column, n);
             if (decay != 0)
@@ -311,7 +295,8 @@ SHARDWISE_INLINE void ftrl(const Constants<typename Format::Number> &c,
                        keep<Full>(visit.state[0], column, n, sum);
                        keep<Full>(visit.state[1], column, n, linear);
                        const Chunk<T> most = Chunk<T>{} + c.l1, least = -most;
-                       const Chunk<T> clipped = linear > most ? most : linear < least ? least : linear;
+                       const Chunk<T> above = choose<T>(linear < least, least, linear);
+                       const Chunk<T> clipped = choose<T>(linear > most, most, above);
                        row = (clipped - linear) / (root(sum) * c.rate_inverse + c.twice_l2);
                    });
 }

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/token_map.h"
+#include "core/tokens.h"
 
 /// Owns tokens in arrays of their exact sizes, so that a sanitizer sees every step beyond them.
 struct Packed {

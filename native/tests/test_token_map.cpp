@@ -1,4 +1,4 @@
-#include "core/token_map.h"
+#include "core/token_find.h"
 
 #include <algorithm>
 #include <cstdio>
