@@ -198,7 +198,7 @@ def as_splits(offsets: Any, count: int, name: str, *, closed: bool) -> NDArray[n
     if len(array) == 0 and (closed or count):
         raise BagError(f"expected {name} that begin with 0, got none; there are {count} ids")
     # What a cast makes of a uint64 beyond int64 is negative.
-    splits = _native.splits(array.astype(np.int64, copy=False), count, closed)
+    splits = _native.splits(array.astype(np.int64, copy=False), count, bool(closed))
     if splits is not None:
         return splits
     # Something is wrong: what is, compared as they came.
