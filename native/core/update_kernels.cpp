@@ -67,10 +67,10 @@ template <class T, Adds Kind> struct Source {
         lines.ask(reinterpret_cast<const std::byte *>(row(payload_of(entry, bits))));
     }
 
-    /// What an entry adds to the columns of a chunk.
-    template <bool Full> SHARDWISE_INLINE Chunk<T> part(uint64_t payload, size_t column, size_t n) const {
+    /// What an entry adds to columns, a vector of them.
+    template <class V, bool Full> SHARDWISE_INLINE V part(uint64_t payload, size_t column, size_t n) const {
         const size_t number = number_of(payload);
-        Chunk<T> value = read<Chunk<T>, Full>(gradients + number * dim + column, n);
+        V value = read<V, Full>(gradients + number * dim + column, n);
         if constexpr (Kind == Adds::gradient)
             return value;
         if constexpr (Kind == Adds::largest) {
@@ -83,14 +83,15 @@ template <class T, Adds Kind> struct Source {
     }
 };
 
-/// Sums the entries [begin, end) row by row, which are followed by others up to `last`: `Count` chunks from a
-/// column on, kept in registers while the gradients go by. Each sum is written as often as it grows: that is
-/// cheaper than to guess where a row ends.
+/// Sums the entries [begin, end) row by row, which are followed by others up to `last`: `Count` vectors from
+/// a column on, kept in registers while the gradients go by. Each sum is written as often as it grows: that
+/// is cheaper than to guess where a row ends.
 template <bool Full, int Count, class T, Adds Kind, class Entry>
 SHARDWISE_INLINE void add_tile(const Source<T, Kind> &source, const Entry *entries, size_t begin, size_t end,
                                size_t last, unsigned bits, size_t column, size_t n, T *sums) {
-    constexpr size_t step = lanes<T>;
-    Chunk<T> totals[Count] = {};
+    using V = Vec<T, own_lanes<T>>;
+    constexpr size_t step = own_lanes<T>;
+    V totals[Count] = {};
     uint64_t before = ~row_of(entries[begin], bits); // of no row
     T *sum = sums + column - source.dim;
     for (size_t i = begin; i < end; ++i) {
@@ -101,10 +102,10 @@ SHARDWISE_INLINE void add_tile(const Source<T, Kind> &source, const Entry *entri
         const bool starts = row != before;
         before = row;
         sum += starts ? source.dim : 0;
-        const Mask<T> fresh = Mask<T>{} - starts;
+        const auto fresh = (V{} != V{}) - starts; // of all numbers or none
         for (size_t k = 0; k < Count; ++k) {
-            const Chunk<T> part = source.template part<Full>(payload, column + k * step, n);
-            totals[k] = choose<T>(fresh, part, totals[k] + part);
+            const V part = source.template part<V, Full>(payload, column + k * step, n);
+            totals[k] = fresh ? part : totals[k] + part;
             write<Full>(sum + k * step, n, totals[k]);
         }
     }
@@ -114,11 +115,12 @@ SHARDWISE_INLINE void add_tile(const Source<T, Kind> &source, const Entry *entri
 template <class T, Adds Kind, class Entry>
 void add_up(const Source<T, Kind> &source, const Entry *entries, size_t begin, size_t end, size_t last,
             unsigned bits, T *sums) {
-    constexpr size_t step = lanes<T>;
+    constexpr size_t step = own_lanes<T>;
+    constexpr int most = register_bytes == 64 ? 4 : 8; // 64 float32 where registers hold them
     const size_t dim = source.dim;
     size_t column = 0;
-    for (; column + 4 * step <= dim; column += 4 * step)
-        add_tile<true, 4>(source, entries, begin, end, last, bits, column, step, sums);
+    for (; column + most * step <= dim; column += most * step)
+        add_tile<true, most>(source, entries, begin, end, last, bits, column, step, sums);
     for (; column + step <= dim; column += step)
         add_tile<true, 1>(source, entries, begin, end, last, bits, column, step, sums);
     if (column < dim)
