@@ -56,7 +56,10 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
             yield f"{type(rule).__name__} on {name}", partial(table.update, ids, gradients, rule)
     words = [f"w{k}" for k in range(ROWS)]
     vectors = shardwise.Vectors(whole, shardwise.Vocabulary(words))
-    yield "neighbours of 200 words", partial(vectors.most_similar, words[:200], topn=10)
+    yield (
+        "neighbours of 200 words",
+        partial(vectors.most_similar, [[w] for w in words[:200]], topn=10),
+    )
 
 
 def measure() -> dict[str, float]:
