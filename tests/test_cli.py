@@ -494,12 +494,12 @@ def large(tmp_path_factory):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
-@pytest.mark.parametrize("files", [1, 400, 1000])  # of 1500: it must not be done when it is told
+@pytest.mark.parametrize("files", [1, 400, 1000])  # of 5000: it must not be done when it is told
 @pytest.mark.parametrize("there", [False, True], ids=["new", "overwriting"])
 def test_ctrl_c_leaves_what_was_there(home, large, files, there):
     out = "t" if there else "new"
     before = sorted(os.listdir("t"))
-    options = ("--shards", 1500, "--overwrite")
+    options = ("--shards", 5000, "--overwrite")
     # A shell that started us in the background had us ignore Ctrl-C: a child would inherit that.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
