@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from fused import fused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,8 +42,8 @@ def pooled(rows, bags, combiner, weights=None, max_norm=None, default_id=None):
             result[k] = scaled.max(axis=0)
             continue
         acc = scaled[0]
-        for row in scaled[1:]:
-            acc = acc + row
+        for row, w in zip(members[1:], own[1:], strict=True):
+            acc = acc + row if weights is None else fused(row, w, acc)
         divisor = {"sum": wide(1), "mean": total, "sqrtn": np.sqrt(squares)}[combiner]
         with np.errstate(all="ignore"):
             result[k] = acc / divisor if divisor != 0 else np.zeros_like(acc)

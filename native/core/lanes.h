@@ -32,6 +32,11 @@ inline constexpr size_t register_bytes = 16;
 #endif
 template <class T> inline constexpr int own_lanes = register_bytes / sizeof(T);
 
+/// The same number in all lanes. (0 + -0.0 would be 0.)
+template <class V, class T> SHARDWISE_INLINE V all_of(T number) {
+    return number - V{};
+}
+
 template <class V> SHARDWISE_INLINE V load(const void *from) {
     V value;
     memcpy(&value, from, sizeof value);

@@ -51,11 +51,21 @@ RefusedId pool(std::span<const Pool> tasks);
 /// The most rows, those of empty bags included, that a kernel combines at once.
 inline constexpr std::size_t pool_group_rows = 192;
 
-/// One instruction level's kernel: columns [first, last) of bags [begin, end). `first` is a multiple of 64.
-/// `stream`: the rows are written past the caches; `out` and its stride are multiples of 64 then, and rows
-/// are written as they are summed.
-using PoolKernel = std::size_t (*)(const Pool &task, std::size_t begin, std::size_t end, std::size_t first,
-                                   std::size_t last, bool stream, std::byte *scratch);
+/// Bags [begin, end) of a task.
+struct PoolPiece {
+    const Pool *task;
+    std::size_t begin, end;
+};
+
+/// Whether a kernel takes pieces of both in one call: their rows are alike, and so is what is computed.
+bool are_alike(const Pool &a, const Pool &b);
+
+/// One instruction level's kernel: columns [first, last) of the bags of pieces that are alike, one piece
+/// after the other; at least one piece. `first` is a multiple of 64. `stream`: the rows are written past the
+/// caches; `out` and its stride are multiples of 64 then, and rows are written as they are summed. Returns
+/// the first id that is refused: of which piece, and its position in the task.
+using PoolKernel = RefusedId (*)(const PoolPiece *pieces, std::size_t count, std::size_t first,
+                                 std::size_t last, bool stream, std::byte *scratch);
 
 /// Whether offsets begin with 0, never fall, and end with at most `most`.
 bool are_splits(std::span<const std::int64_t> offsets, std::size_t most);

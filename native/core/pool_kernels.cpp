@@ -4,7 +4,7 @@
 
 #include "core/clip.h"
 #include "core/pool.h"
-#include "core/resolve.h"
+#include "core/pool_window.h"
 #include "core/rows.h"
 
 #include <math.h>
@@ -13,20 +13,12 @@
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
-// Ids are taken some at a time, in groups that hold whole bags or parts of them; a group's rows are combined
-// a tile of columns after the other: the sums of a tile stay in registers while the rows of a bag go by.
-// With 128 ids, of which 256 are resolved together, sums of rows in the caches took 0.85 of the time of 64
-// and 128.
-constexpr size_t group_ids = 128;
+// A group of ids holds whole bags or parts of them; its rows are combined a tile of columns after the other:
+// the sums of a tile stay in registers while the rows of a bag go by.
+constexpr size_t group_ids = Window::group_ids;
 constexpr size_t group_parts = 64;
 static_assert(group_ids + group_parts == pool_group_rows);
-// Rows that are asked for ahead, into the first cache: of 4,000,000 rows of 128 bytes it took 0.9 of the time
-// of the second, and 0.7 of that of 32 rows. But they must fit it beside what is summed: 24 rows of 512 bytes
-// took 0.84 of the time of 64.
-constexpr size_t most_ahead = 64;
-constexpr size_t ahead_bytes = 12 << 10;
-constexpr size_t batch = 256; // ids that are resolved together
-constexpr int widest = 8;     // registers of sums, of twice as many or more
+constexpr int widest = 8; // registers of sums, of twice as many or more
 
 template <int N> struct Constant {
     static constexpr int value = N;
@@ -38,14 +30,17 @@ struct Add {
     static constexpr bool weighted = false;
     /// -0.0, to which any x can be added and gives x, the other zero too. (0 + -0.0 would be 0.)
     template <class V> static SHARDWISE_INLINE V nothing() { return -V{}; }
-    template <class V, class W> static SHARDWISE_INLINE V apply(V sum, V x, W) { return sum + x; }
+    template <class T, int L> static SHARDWISE_INLINE Vec<T, L> apply(Vec<T, L> sum, Vec<T, L> x, Vec<T, L>) {
+        return sum + x;
+    }
 };
 
 struct AddWeighted {
     static constexpr bool weighted = true;
     template <class V> static SHARDWISE_INLINE V nothing() { return Add::nothing<V>(); }
-    template <class V, class W> static SHARDWISE_INLINE V apply(V sum, V x, W weight) {
-        return sum + x * weight;
+    template <class T, int L>
+    static SHARDWISE_INLINE Vec<T, L> apply(Vec<T, L> sum, Vec<T, L> x, Vec<T, L> weight) {
+        return fused<T, L>(x, weight, sum);
     }
 };
 
@@ -53,7 +48,8 @@ struct AddWeighted {
 struct Max {
     static constexpr bool weighted = false;
     template <class V> static SHARDWISE_INLINE V nothing() { return V{} - HUGE_VALF; }
-    template <class V, class W> static SHARDWISE_INLINE V apply(V most, V x, W) {
+    template <class T, int L>
+    static SHARDWISE_INLINE Vec<T, L> apply(Vec<T, L> most, Vec<T, L> x, Vec<T, L>) {
         return (x > most) | (x != x) ? x : most;
     }
 };
@@ -61,8 +57,9 @@ struct Max {
 struct MaxWeighted {
     static constexpr bool weighted = true;
     template <class V> static SHARDWISE_INLINE V nothing() { return Max::nothing<V>(); }
-    template <class V, class W> static SHARDWISE_INLINE V apply(V most, V x, W weight) {
-        const V product = x * weight;
+    template <class T, int L>
+    static SHARDWISE_INLINE Vec<T, L> apply(Vec<T, L> most, Vec<T, L> x, Vec<T, L> weight) {
+        const Vec<T, L> product = x * weight;
         return (product > most) | (product != product) ? product : most;
     }
 };
@@ -92,18 +89,17 @@ template <class Acc> struct Group {
     const Acc *weights;
     Part<Acc> *parts;
     size_t num_parts;
-    /// Where it is not 0: `num_parts` whole bags of as many ids each, for which there are no `parts`.
-    size_t even;
-    Acc divisor;    // theirs
+    /// Where it is not null: the bounds of `num_parts` whole bags, for which there are no `parts`.
+    const int64_t *bounds;
     std::byte *out; // of the first of them
     ptrdiff_t out_stride;
+    Combiner combiner;
     const std::byte *const *soon; // rows to ask for meanwhile, at most as many as there are ids
     size_t later;
     Ahead ahead; // what of each
     RowFormat out_format;
-    bool stream;  // past the caches
-    bool squares; // of the weights are added up, and the divisor is the root of the sum
-    Acc total;    // of the bag that is not closed yet, before the group and after it
+    bool stream; // past the caches
+    Acc total;   // of the bag that is not closed yet, before the group and after it
     Acc next_total;
     Acc *acc;
 };
@@ -139,7 +135,8 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
     const std::byte *const *const soon = group.soon;
     const Acc *const weights = group.weights;
     // Not read again after each write, which could be to them for all that the compiler knows.
-    const bool squares = group.squares, stream = group.stream;
+    const bool is_mean = group.combiner == Combiner::mean, is_sqrtn = group.combiner == Combiner::sqrtn;
+    const bool stream = group.stream;
     const RowFormat format = group.out_format;
     // Inlined early: else GCC takes it for a function without effect, and leaves its calls out.
     const auto ask = [&](size_t i) SHARDWISE_INLINED {
@@ -148,25 +145,28 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
             prefetch_byte<3>(soon[i] + last);
     };
     size_t i = 0;
-    Acc total = group.total;
+    V total = all_of<V>(group.total); // the same in all lanes: as fast as in one
     V sums[Chunks];
     const auto begin = [&]() SHARDWISE_INLINED {
         each<Chunks>([&](int k) SHARDWISE_INLINED { sums[k] = Op::template nothing<V>(); });
     };
     const auto add = [&]() SHARDWISE_INLINED {
-        const Acc weight = Op::weighted ? weights[i] : 0;
+        V weight{};
+        if constexpr (Op::weighted)
+            weight = all_of<V>(weights[i]);
         Row row(rows[i], dim);
         if constexpr (L == 1) {
-            sums[0] = Op::apply(sums[0], V{row.one(column)}, weight);
+            sums[0] = Op::template apply<Acc, L>(sums[0], V{row.one(column)}, weight);
         } else {
             row.data += place;
             keep_apart(row.data); // from here all have constant distances
             each<Chunks>([&](int k) SHARDWISE_INLINED {
-                sums[k] = Op::apply(sums[k], row.template at<L>(static_cast<size_t>(k) * L), weight);
+                sums[k] = Op::template apply<Acc, L>(sums[k], row.template at<L>(static_cast<size_t>(k) * L),
+                                                     weight);
             });
         }
         if constexpr (Op::weighted)
-            total += weight * (squares ? weight : 1);
+            total += is_sqrtn ? weight * weight : weight;
     };
     const auto add_until = [&](size_t end) SHARDWISE_INLINED {
         const size_t both = end < later ? end : later;
@@ -192,35 +192,42 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
             put<L>(out, first, done, format);
         });
     };
-    if constexpr (!Op::weighted) {
-        if (group.even != 0) {
-            const size_t even = group.even;
-            const Acc divisor = group.divisor;
-            const ptrdiff_t stride = group.out_stride;
-            std::byte *out = group.out;
-            const auto bags = [&](auto asks_for_all) SHARDWISE_INLINED {
-                for (size_t left = group.num_parts; left > 0; --left, out += stride) {
-                    begin();
-                    for (const size_t end = i + even; i < end; ++i) {
-                        if (asks_for_all.value != 0)
-                            ask(i);
-                        add();
-                    }
-                    write(out, divisor, false);
+    // What the weights of a bag, or its `members` ids, divide it by: not at all, once, or by a root.
+    const auto divide = [&](size_t members) SHARDWISE_INLINED {
+        const Acc sum = Op::weighted ? total[0] : static_cast<Acc>(members);
+        return is_mean ? sum : is_sqrtn ? root(sum) : 1;
+    };
+    if (group.bounds != nullptr) {
+        const int64_t *bound = group.bounds;
+        const int64_t first = *bound;
+        std::byte *out = group.out;
+        const auto bags = [&](auto asks_for_all) SHARDWISE_INLINED {
+            for (const int64_t *const last_bound = bound + group.num_parts; bound != last_bound;
+                 out += group.out_stride) {
+                const auto end = static_cast<size_t>(*++bound - first);
+                const size_t members = end - i;
+                begin();
+                total = V{};
+                for (; i < end; ++i) {
+                    if (asks_for_all.value != 0)
+                        ask(i);
+                    add();
                 }
-            };
-            if (asks)
-                bags(Constant<1>{});
-            else
-                bags(Constant<0>{});
-            return;
-        }
+                const Acc divisor = divide(members);
+                write(out, divisor, members == 0 || divisor == 0); // TensorFlow's div_no_nan
+            }
+        };
+        if (asks)
+            bags(Constant<1>{});
+        else
+            bags(Constant<0>{});
+        return;
     }
     for (Part<Acc> *part = group.parts; part != group.parts + group.num_parts; ++part) {
         Acc *const so_far = group.acc + column;
         if (part->opens) {
             begin();
-            total = 0;
+            total = V{};
         } else {
             each<Chunks>([&](int k) SHARDWISE_INLINED { sums[k] = load<V>(so_far + k * L); });
         }
@@ -232,15 +239,15 @@ SHARDWISE_INLINE void tile(Group<typename Row::Acc> &group, size_t dim, size_t c
         Acc divisor = part->divisor;
         bool is_zero = part->is_zero;
         if (Op::weighted && part->weighed) {
-            divisor = squares ? root(total) : total;
-            is_zero = divisor == 0; // TensorFlow's div_no_nan
+            divisor = divide(0);
+            is_zero = divisor == 0;
         }
         write(part->out, divisor, is_zero);
     }
     for (; i < later; ++i) // there are fewer rows than ids
         ask(i);
     if (Op::weighted) // kept for the bag's other columns and rows
-        group.next_total = total;
+        group.next_total = total[0];
 }
 
 /// Combines columns [first, last) of the group's rows.
@@ -268,93 +275,6 @@ void combine(Group<typename Row::Acc> &group, size_t dim, size_t first, size_t l
 }
 
 // ---- bags ----
-
-/// Which ids are no part of their bag.
-struct Skip {
-    static constexpr bool never = false;
-    const Pool &task;
-    size_t begin;
-    SHARDWISE_INLINE bool operator()(size_t i, uint64_t id) const {
-        if (task.has_padding && id == static_cast<uint64_t>(task.padding))
-            return true;
-        if (task.skip_negative && static_cast<int64_t>(id) < 0 && task.rows.id_type != IdType::u64)
-            return true;
-        if (!task.skip_weightless || task.weights == nullptr)
-            return false;
-        if (task.rows.format == RowFormat::float64)
-            return !(static_cast<const double *>(task.weights)[begin + i] > 0);
-        return !(static_cast<const float *>(task.weights)[begin + i] > 0);
-    }
-};
-
-/// Bytes [begin, end) of an array that is read in its order: the processor's own prefetcher loses sight of it
-/// between rows at random. For ids and weights it took 0.9 of the time.
-SHARDWISE_INLINE void ask_for(const void *array, size_t begin, size_t end) {
-    for (size_t at = begin; at < end; at += 64)
-        prefetch_byte<3>(static_cast<const std::byte *>(array) + at);
-}
-
-/// Where the rows of ids lie, found some way ahead of their use.
-class Window {
-public:
-    Window(const Pool &task, const Ahead &ahead, size_t begin, size_t end)
-        : task_(task), ahead_(ahead.bytes <= 256 ? most_ahead : ahead_bytes / ahead.bytes), origin_(begin),
-          known_(begin), stop_(end), skips_(task.has_padding || task.skip_negative || task.skip_weightless),
-          find_some_(choose_resolve<Skip>(task.rows)), find_all_(choose_resolve<NoSkip>(task.rows)) {}
-
-    /// Resolves at least the ids before `next` and those that are asked for then; ids before `at` are done
-    /// with. False if one before `next` is refused: it is known() then.
-    SHARDWISE_INLINE bool advance(size_t at, size_t next) {
-        const size_t wanted = next + ahead_ < stop_ ? next + ahead_ : stop_;
-        if (known_ < wanted)
-            resolve(at, wanted + batch < stop_ ? wanted + batch : stop_);
-        return known_ >= next;
-    }
-
-    size_t known() const { return known_; }
-    bool skips() const { return skips_; }
-    const std::byte *const *from(size_t id) const { return rows_ + (id - origin_); }
-    /// How many rows behind the one that is read another is asked for.
-    size_t ahead() const { return ahead_; }
-    /// How many of ids [at, next) are such that the one so far behind is known.
-    size_t later(size_t at, size_t next) const {
-        const size_t end = known_ < at + ahead_ ? at : known_ - ahead_;
-        return (end < next ? end : next) - at;
-    }
-
-private:
-    static constexpr size_t size = 1024;
-    static_assert(size >= group_ids + most_ahead + batch);
-
-    __attribute__((noinline)) void resolve(size_t at, size_t to) {
-        if (to - origin_ > size) {
-            memmove(rows_, rows_ + (at - origin_), (known_ - at) * sizeof rows_[0]);
-            origin_ = at;
-        }
-        const std::byte **const place = rows_ + (known_ - origin_);
-        const size_t count = to - known_;
-        const size_t found = skips_ ? find_some_(task_.rows, known_, count, place, Skip{task_, known_})
-                                    : find_all_(task_.rows, known_, count, place, NoSkip{});
-        known_ += found;
-        if (found < count)
-            stop_ = known_;
-        const size_t next = known_ + batch < stop_ ? known_ + batch : stop_;
-        const size_t id_size = size_of(task_.rows.id_type);
-        ask_for(task_.rows.ids, known_ * id_size, next * id_size);
-        if (task_.weights != nullptr) {
-            const size_t weight_size = task_.rows.format == RowFormat::float64 ? 8 : 4;
-            ask_for(task_.weights, known_ * weight_size, next * weight_size);
-        }
-    }
-
-    const Pool &task_;
-    size_t ahead_;
-    size_t origin_, known_, stop_;
-    bool skips_;
-    Resolve<Skip> find_some_;
-    Resolve<NoSkip> find_all_;
-    const std::byte *rows_[size];
-};
 
 /// Rows scaled down to the norm, in `scratch`: in their own format, of quantized ones as float32.
 template <class Row>
@@ -399,174 +319,212 @@ void combine_clipped(const Pool &task, Group<typename Row::Acc> &group, size_t c
         combine<Row, Op>(group, task.rows.dim, first, last);
 }
 
-/// How many bags from `bag` on, of which the first begins with id `at`, have as many ids as this one and make
-/// up a group; 0 where they are few. Bags of one id took 37 ns each by the common way, and take 23.
-size_t even_bags(const Pool &task, size_t bag, size_t end, size_t at) {
-    constexpr size_t least = 4; // for fewer it does not pay
-    const int64_t *const offsets = task.offsets + bag;
-    const auto length = static_cast<size_t>(offsets[1] - offsets[0]);
-    if (static_cast<size_t>(offsets[0]) != at || length == 0 || length > group_ids / least)
+/// How many bags from `bag` on, of which the first begins with id `at`, make up a group; 0 where it is cut,
+/// or would have to be. Bags of one id took 37 ns each by the common way, and take 23.
+size_t whole_bags(const Pool &task, size_t bag, size_t end, size_t at) {
+    if (static_cast<size_t>(task.offsets[bag]) != at)
         return 0;
-    const size_t most = end - bag < group_ids / length ? end - bag : group_ids / length;
-    size_t bags = 1;
-    while (bags < most && static_cast<size_t>(offsets[bags + 1] - offsets[bags]) == length)
+    size_t bags = 0;
+    while (bag + bags < end && static_cast<size_t>(task.offsets[bag + bags + 1]) <= at + group_ids)
         ++bags;
-    return bags < least ? 0 : bags;
+    return bags;
 }
 
-template <class Row, class Op>
-size_t run(const Pool &task, size_t begin, size_t end, size_t first, size_t last, bool stream,
-           std::byte *scratch) {
+/// Combines the bags of pieces, one after the other. Where a bag is too large for a group its sums so far
+/// wait in `acc`.
+template <class Row, class Op> class Run {
+public:
     using Acc = typename Row::Acc;
-    const Acc *const weights = static_cast<const Acc *>(task.weights);
-    std::byte *const clipped = scratch + ((task.rows.dim * sizeof(Acc) + 63) & ~size_t{63});
-    const bool is_mean = task.combiner == Combiner::mean, is_sqrtn = task.combiner == Combiner::sqrtn;
-    const std::byte *default_row = nullptr;
-    if (task.has_default) {
-        Gather one = task.rows;
-        one.ids = &task.default_row;
-        one.id_type = IdType::u64;
-        choose_resolve<NoSkip>(one)(one, 0, 1, &default_row, NoSkip{});
+
+    Run(const PoolPiece *pieces, size_t count, size_t first, size_t last, bool stream, std::byte *scratch)
+        : pieces_(pieces), count_(count), first_(first), last_(last), ahead_(ahead_of_all()),
+          window_(pieces, count, ahead_) {
+        const size_t dim = pieces->task->rows.dim;
+        clipped_ = scratch + ((dim * sizeof(Acc) + 63) & ~size_t{63});
+        group_.parts = parts_;
+        group_.ahead = ahead_;
+        group_.stream = stream;
+        group_.acc = reinterpret_cast<Acc *>(scratch);
     }
-    const Ahead ahead = ahead_of(task.rows);
-    Window window(task, ahead, static_cast<size_t>(task.offsets[begin]),
-                  static_cast<size_t>(task.offsets[end]));
-    const bool selects = window.skips() || task.has_default; // rows are others than those of the ids
-    const std::byte *selected[group_ids + group_parts];
-    Acc selected_weights[group_ids + group_parts];
-    Part<Acc> parts[group_parts];
-    Group<Acc> group{};
-    group.parts = parts;
-    group.ahead = ahead;
-    group.squares = is_sqrtn;
-    group.out_stride = task.out_stride;
-    group.out_format = task.out_format;
-    group.stream = stream;
-    group.acc = reinterpret_cast<Acc *>(scratch);
-    size_t at = static_cast<size_t>(task.offsets[begin]);
-    window.advance(at, at);
-    for (size_t i = at; i < window.known() && i < at + window.ahead(); ++i)
-        prefetch<3>(*window.from(i), group.ahead);
-    size_t members = 0; // of the bag that is not closed yet
-    for (size_t bag = begin; bag < end;) {
-        const size_t start = at;
-        size_t count = 0; // rows of the group
-        if constexpr (!Op::weighted) {
-            const size_t bags = selects || task.rows.clips() ? 0 : even_bags(task, bag, end, at);
-            group.even = 0;
+
+    RefusedId run() {
+        window_.advance(0, 0);
+        for (size_t i = 0; i < window_.known() && i < window_.ahead(); ++i)
+            prefetch<3>(*window_.from(i), ahead_);
+        for (size_t k = 0; k < count_; ++k) {
+            const Pool &task = *pieces_[k].task;
+            if (k + 1 < count_) { // its offsets, which are read first
+                const PoolPiece &next = pieces_[k + 1];
+                ask_for(next.task->offsets, next.begin * sizeof(int64_t), (next.end + 1) * sizeof(int64_t));
+            }
+            if (!run_piece(task, pieces_[k].begin, pieces_[k].end))
+                return {k, window_.refused()};
+        }
+        return {};
+    }
+
+private:
+    /// What to ask for of rows of any of the pieces.
+    Ahead ahead_of_all() const {
+        Ahead all = ahead_of(pieces_->task->rows);
+        for (size_t k = 1; k < count_; ++k)
+            all.last |= ahead_of(pieces_[k].task->rows).last;
+        return all;
+    }
+
+    /// False if an id was refused.
+    bool run_piece(const Pool &task, size_t begin, size_t end) {
+        const bool is_mean = task.combiner == Combiner::mean, is_sqrtn = task.combiner == Combiner::sqrtn;
+        const std::byte *default_row = nullptr;
+        if (task.has_default) {
+            Gather one = task.rows;
+            one.ids = &task.default_row;
+            one.id_type = IdType::u64;
+            choose_resolve<NoSkip>(one)(one, 0, 1, &default_row, NoSkip{});
+        }
+        const Acc *const weights = static_cast<const Acc *>(task.weights);
+        const bool selects = skips_ids(task) || task.has_default; // rows are others than those of the ids
+        group_.combiner = task.combiner;
+        group_.out_stride = task.out_stride;
+        group_.out_format = task.out_format;
+        size_t at = static_cast<size_t>(task.offsets[begin]); // the next id, and where the window has it
+        const size_t shift = position_ - at;
+        position_ += static_cast<size_t>(task.offsets[end]) - at;
+        size_t members = 0; // of the bag that is not closed yet
+        for (size_t bag = begin; bag < end;) {
+            const size_t start = at;
+            size_t count = 0; // rows of the group
+            const size_t bags = selects || task.rows.clips() ? 0 : whole_bags(task, bag, end, at);
             if (bags > 0) {
-                count = static_cast<size_t>(task.offsets[bag + bags]) - start;
-                if (!window.advance(start, start + count))
-                    return window.known(); // the id that was refused
-                group.later = window.later(start, start + count);
-                group.even = group.later == count ? count / bags : 0; // the last ids go by the common way
-            }
-            if (group.even == 0) {
-                count = 0;
-            } else {
-                group.num_parts = bags;
-                group.divisor = is_mean    ? static_cast<Acc>(group.even)
-                                : is_sqrtn ? root(static_cast<Acc>(group.even))
-                                           : 1;
-                group.out = task.out + static_cast<ptrdiff_t>(bag) * task.out_stride;
-                group.rows = window.from(start);
-                group.soon = window.from(start + window.ahead());
-                combine<Row, Op>(group, task.rows.dim, first, last);
-                bag += bags;
-                at += count;
-                continue;
-            }
-        }
-        for (group.num_parts = 0; bag < end && group.num_parts < group_parts && at < start + group_ids;) {
-            const size_t bag_begin = static_cast<size_t>(task.offsets[bag]);
-            const size_t bag_end = static_cast<size_t>(task.offsets[bag + 1]);
-            if (bag_end > start + group_ids && at != start)
-                break; // the next group has all of it, or more
-            const size_t next = bag_end < start + group_ids ? bag_end : start + group_ids;
-            if (!window.advance(start, next))
-                return window.known(); // the id that was refused
-            Part<Acc> &part = parts[group.num_parts++];
-            part.opens = at == bag_begin;
-            part.closes = next == bag_end;
-            if (part.opens)
-                members = 0;
-            const size_t before = count;
-            if (selects) {
-                for (; at < next; ++at) {
-                    const std::byte *const row = *window.from(at);
-                    if (row == nullptr)
-                        continue;
-                    selected[count] = row;
-                    selected_weights[count++] = weights == nullptr ? 1 : weights[at];
+                const size_t next = static_cast<size_t>(task.offsets[bag + bags]);
+                if (!window_.advance(start + shift, next + shift))
+                    return false;
+                group_.later = window_.later(start + shift, next + shift);
+                if (group_.later == next - start) { // else the last ids, which go by the common way
+                    group_.num_parts = bags;
+                    group_.bounds = task.offsets + bag;
+                    group_.out = task.out + static_cast<ptrdiff_t>(bag) * task.out_stride;
+                    group_.rows = window_.from(start + shift);
+                    group_.weights = weights + start;
+                    group_.soon = window_.from(start + shift + window_.ahead());
+                    combine<Row, Op>(group_, task.rows.dim, first_, last_);
+                    bag += bags;
+                    at = next;
+                    continue;
                 }
-            } else {
-                count += next - at;
             }
-            members += count - before;
-            at = next;
-            part.divisor = 1;
-            part.is_zero = false;
-            part.weighed = false;
-            if (part.closes) {
-                part.out = task.out + static_cast<ptrdiff_t>(bag++) * task.out_stride;
-                if (members == 0) {
-                    part.is_zero = default_row == nullptr;
-                    if (!part.is_zero) {
-                        selected[count] = default_row;
-                        selected_weights[count++] = 1;
+            group_.bounds = nullptr;
+            for (group_.num_parts = 0;
+                 bag < end && group_.num_parts < group_parts && at < start + group_ids;) {
+                const size_t bag_begin = static_cast<size_t>(task.offsets[bag]);
+                const size_t bag_end = static_cast<size_t>(task.offsets[bag + 1]);
+                if (bag_end > start + group_ids && at != start)
+                    break; // the next group has all of it, or more
+                const size_t next = bag_end < start + group_ids ? bag_end : start + group_ids;
+                if (!window_.advance(start + shift, next + shift))
+                    return false;
+                Part<Acc> &part = parts_[group_.num_parts++];
+                part.opens = at == bag_begin;
+                part.closes = next == bag_end;
+                if (part.opens)
+                    members = 0;
+                const size_t before = count;
+                if (selects) {
+                    for (; at < next; ++at) {
+                        const std::byte *const row = *window_.from(at + shift);
+                        if (row == nullptr)
+                            continue;
+                        selected_[count] = row;
+                        selected_weights_[count++] = weights == nullptr ? 1 : weights[at];
                     }
-                } else if (is_mean || is_sqrtn) {
-                    part.weighed = weights != nullptr;
-                    part.divisor = is_mean ? static_cast<Acc>(members) : root(static_cast<Acc>(members));
+                } else {
+                    count += next - at;
                 }
+                members += count - before;
+                at = next;
+                part.divisor = 1;
+                part.is_zero = false;
+                part.weighed = false;
+                if (part.closes) {
+                    part.out = task.out + static_cast<ptrdiff_t>(bag++) * task.out_stride;
+                    if (members == 0) {
+                        part.is_zero = default_row == nullptr;
+                        if (!part.is_zero) {
+                            selected_[count] = default_row;
+                            selected_weights_[count++] = 1;
+                        }
+                    } else if (is_mean || is_sqrtn) {
+                        part.weighed = weights != nullptr;
+                        part.divisor = is_mean ? static_cast<Acc>(members) : root(static_cast<Acc>(members));
+                    }
+                }
+                part.end = count;
             }
-            part.end = count;
+            group_.rows = selects ? selected_ : window_.from(start + shift);
+            group_.weights = selects ? selected_weights_ : weights + start;
+            group_.soon = window_.from(start + shift + window_.ahead());
+            group_.later = window_.later(start + shift, at + shift);
+            combine_clipped<Row, Op>(task, group_, count, first_, last_, clipped_);
+            group_.total = group_.next_total;
         }
-        group.rows = selects ? selected : window.from(start);
-        group.weights = selects ? selected_weights : weights + start;
-        group.soon = window.from(start + window.ahead());
-        group.later = window.later(start, at);
-        combine_clipped<Row, Op>(task, group, count, first, last, clipped);
-        group.total = group.next_total;
+        return true;
     }
+
+    const PoolPiece *const pieces_;
+    const size_t count_, first_, last_;
+    const Ahead ahead_;
+    Window window_;
+    size_t position_ = 0; // in the window, of the next piece
+    std::byte *clipped_;
+    Group<Acc> group_{};
+    Part<Acc> parts_[group_parts];
+    const std::byte *selected_[group_ids + group_parts];
+    Acc selected_weights_[group_ids + group_parts];
+};
+
+template <class Row, class Op>
+RefusedId run(const PoolPiece *pieces, size_t count, size_t first, size_t last, bool stream,
+              std::byte *scratch) {
+    const RefusedId refused = Run<Row, Op>(pieces, count, first, last, stream, scratch).run();
 #if defined(__SSE2__)
     if (stream)
         _mm_sfence();
 #endif
-    return all_in_range;
+    return refused;
 }
 
 template <class Row>
-size_t run_row(const Pool &task, size_t begin, size_t end, size_t first, size_t last, bool stream,
-               std::byte *scratch) {
+RefusedId run_row(const PoolPiece *pieces, size_t count, size_t first, size_t last, bool stream,
+                  std::byte *scratch) {
+    const Pool &task = *pieces->task;
     const bool weighted = task.weights != nullptr;
     if (task.combiner == Combiner::max)
-        return weighted ? run<Row, MaxWeighted>(task, begin, end, first, last, stream, scratch)
-                        : run<Row, Max>(task, begin, end, first, last, stream, scratch);
-    return weighted ? run<Row, AddWeighted>(task, begin, end, first, last, stream, scratch)
-                    : run<Row, Add>(task, begin, end, first, last, stream, scratch);
+        return weighted ? run<Row, MaxWeighted>(pieces, count, first, last, stream, scratch)
+                        : run<Row, Max>(pieces, count, first, last, stream, scratch);
+    return weighted ? run<Row, AddWeighted>(pieces, count, first, last, stream, scratch)
+                    : run<Row, Add>(pieces, count, first, last, stream, scratch);
 }
 
 } // namespace
 
-size_t pool(const Pool &task, size_t begin, size_t end, size_t first, size_t last, bool stream,
-            std::byte *scratch) {
-    switch (task.rows.format) {
+RefusedId pool(const PoolPiece *pieces, size_t count, size_t first, size_t last, bool stream,
+               std::byte *scratch) {
+    switch (pieces->task->rows.format) {
     case RowFormat::float16:
-        return run_row<Float16Row>(task, begin, end, first, last, stream, scratch);
+        return run_row<Float16Row>(pieces, count, first, last, stream, scratch);
     case RowFormat::bfloat16:
-        return run_row<Bfloat16Row>(task, begin, end, first, last, stream, scratch);
+        return run_row<Bfloat16Row>(pieces, count, first, last, stream, scratch);
     case RowFormat::float64:
-        return run_row<Float64Row>(task, begin, end, first, last, stream, scratch);
+        return run_row<Float64Row>(pieces, count, first, last, stream, scratch);
     case RowFormat::int8:
-        return run_row<Int8Row>(task, begin, end, first, last, stream, scratch);
+        return run_row<Int8Row>(pieces, count, first, last, stream, scratch);
     case RowFormat::int4:
-        return run_row<Int4Row>(task, begin, end, first, last, stream, scratch);
+        return run_row<Int4Row>(pieces, count, first, last, stream, scratch);
     case RowFormat::float32:
     case RowFormat::opaque:
         break;
     }
-    return run_row<Float32Row>(task, begin, end, first, last, stream, scratch);
+    return run_row<Float32Row>(pieces, count, first, last, stream, scratch);
 }
 
 } // namespace shardwise::SHARDWISE_LEVEL

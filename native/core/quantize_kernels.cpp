@@ -173,7 +173,7 @@ template <class Row> SHARDWISE_INLINE bool to_int8(const Row &row, size_t dim, u
     const Range range = range_of(row, dim);
     const float width = range.most - range.least;
     const float scale = width / 255.0F;
-    if (!range.finite || !is_finite(scale) || !is_finite(decode(255.0F, scale, range.least)))
+    if (!range.finite || !is_finite(scale) || !is_finite(fused(255.0F, scale, range.least)))
         return false;
     const float inverse = 255.0F / (width + 1e-8F);
     float scratch[block];

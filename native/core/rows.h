@@ -3,6 +3,7 @@
 // in their namespace.
 
 #include "core/clip.h"
+#include "core/fused.h"
 #include "core/lanes.h"
 #include "core/row_format.h"
 
@@ -92,48 +93,6 @@ SHARDWISE_INLINE bool is_finite(float value) {
     return (to_bits(value) & 0x7f800000U) != 0x7f800000U;
 }
 
-/// step * scale + bias, rounded once. The step is a whole number below 256.
-SHARDWISE_INLINE float decode(float step, float scale, float bias) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-    return __builtin_fmaf(step, scale, bias);
-#else
-    // The product is exact. The sum is rounded to odd, so that the second rounding sees whether there was a
-    // rest.
-    const double product = static_cast<double>(step) * static_cast<double>(scale);
-    const double addend = static_cast<double>(bias);
-    const double sum = product + addend;
-    const double part = sum - product;
-    const double rest = (product - (sum - part)) + (addend - part);
-    uint64_t bits = __builtin_bit_cast(uint64_t, sum);
-    const uint64_t towards = (rest > 0.0) == (sum > 0.0) ? 1U : ~uint64_t{0};
-    bits += (rest < 0.0 || rest > 0.0) && (bits & 1U) == 0 ? towards : 0U; // not of infinity and NaN
-    return static_cast<float>(__builtin_bit_cast(double, bits));
-#endif
-}
-
-template <int L> SHARDWISE_INLINE Vec<float, L> decode(Vec<float, L> steps, float scale, float bias) {
-#if defined(__AVX512F__)
-    if constexpr (L == 16)
-        return reinterpret_cast<Vec<float, L>>(
-            _mm512_fmadd_ps(reinterpret_cast<__m512>(steps), _mm512_set1_ps(scale), _mm512_set1_ps(bias)));
-#elif defined(__FMA__)
-    if constexpr (L == 16) {
-        const __m256 s = _mm256_set1_ps(scale), b = _mm256_set1_ps(bias);
-        const auto *const from = reinterpret_cast<const std::byte *>(&steps);
-        const __m256 halves[2] = {_mm256_fmadd_ps(load<__m256>(from), s, b),
-                                  _mm256_fmadd_ps(load<__m256>(from + 32), s, b)};
-        return load<Vec<float, L>>(halves);
-    }
-    if constexpr (L == 8)
-        return reinterpret_cast<Vec<float, L>>(
-            _mm256_fmadd_ps(reinterpret_cast<__m256>(steps), _mm256_set1_ps(scale), _mm256_set1_ps(bias)));
-#endif
-    Vec<float, L> values = steps;
-    for (int k = 0; k < L; ++k)
-        values[k] = decode(steps[k], scale, bias);
-    return values;
-}
-
 /// A row whose elements are steps: `Steps` reads them. Where its scale or bias is no number, as bytes of any
 /// origin may say, its NaNs are those that the instructions make; see `same_nan`.
 template <class Steps> struct QuantizedRow {
@@ -145,9 +104,10 @@ template <class Steps> struct QuantizedRow {
         Steps::constants(row, dim, scale, bias);
     }
     template <int L> SHARDWISE_INLINE Vec<float, L> at(size_t column) const {
-        return decode<L>(Steps::template at<L>(data, column), scale, bias);
+        using V = Vec<float, L>;
+        return fused<float, L>(Steps::template at<L>(data, column), all_of<V>(scale), all_of<V>(bias));
     }
-    SHARDWISE_INLINE float one(size_t column) const { return decode(Steps::one(data, column), scale, bias); }
+    SHARDWISE_INLINE float one(size_t column) const { return fused(Steps::one(data, column), scale, bias); }
 };
 
 template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes) {

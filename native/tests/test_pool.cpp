@@ -140,10 +140,12 @@ template <class Acc> std::vector<Acc> expected(const Pool &task, const std::vect
             const auto row = numbers_of(rows.data() + static_cast<std::size_t>(id) * task.rows.row_bytes,
                                         task.rows.format, task.rows.dim);
             for (std::size_t k = 0; k < task.rows.dim; ++k) {
-                Acc x = static_cast<Acc>(row[k]);
-                if (weighted)
-                    x = x * weight;
-                sums[k] = is_max ? (x > sums[k] ? x : sums[k]) : sums[k] + x;
+                const Acc x = static_cast<Acc>(row[k]);
+                const Acc scaled = weighted ? x * weight : x;
+                if (is_max)
+                    sums[k] = scaled > sums[k] ? scaled : sums[k];
+                else
+                    sums[k] = weighted ? std::fma(x, weight, sums[k]) : sums[k] + x;
             }
         };
         for (std::int64_t at = task.offsets[bag]; at < task.offsets[bag + 1]; ++at) {

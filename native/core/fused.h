@@ -1,0 +1,95 @@
+#pragma once
+// a * b + c, rounded once, for the kernels alone: this file is compiled once per instruction level, in their
+// namespace. All levels give the same bits.
+
+#include "core/lanes.h"
+
+#include <math.h>
+
+namespace shardwise::SHARDWISE_LEVEL {
+namespace {
+
+#if defined(__SSE2__) && !defined(__FMA__)
+/// In double numbers the product of floats is exact. The sum is rounded to odd, so that the second rounding,
+/// to float, sees whether there was a rest (Boldo and Melquiond, "When double rounding is odd", 2005).
+SHARDWISE_INLINE __m128d fused_to_odd(__m128d a, __m128d b, __m128d c) {
+    using Pair = Vec<double, 2>;
+    using Bits = Vec<int64_t, 2>;
+    const Pair product = reinterpret_cast<Pair>(a) * reinterpret_cast<Pair>(b);
+    const Pair addend = reinterpret_cast<Pair>(c);
+    const Pair sum = product + addend, part = sum - product;
+    const Pair rest = (product - (sum - part)) + (addend - part);
+    const Bits is_inexact = (rest < 0.0) | (rest > 0.0); // not of infinity and NaN
+    const Bits is_less = (rest > 0.0) ^ (sum > 0.0);     // what is exact, in size
+    const Bits bits = reinterpret_cast<Bits>(sum);
+    return reinterpret_cast<__m128d>(bits + ((is_less | 1) & is_inexact & ((bits & 1) - 1)));
+}
+#endif
+
+SHARDWISE_INLINE float fused(float a, float b, float c) {
+#if defined(__SSE2__) && !defined(__FMA__)
+    return _mm_cvtss_f32(_mm_cvtpd_ps(fused_to_odd(_mm_set_sd(a), _mm_set_sd(b), _mm_set_sd(c))));
+#else
+    return __builtin_fmaf(a, b, c);
+#endif
+}
+
+/// Where there is no instruction for it, the C library computes it.
+SHARDWISE_INLINE double fused(double a, double b, double c) {
+    return __builtin_fma(a, b, c);
+}
+
+/// Of numbers side by side.
+template <class T, int L>
+SHARDWISE_INLINE Vec<T, L> fused(const Vec<T, L> &a, const Vec<T, L> &b, const Vec<T, L> &c) {
+    using V = Vec<T, L>;
+    if constexpr (sizeof(V) > register_bytes) {
+        using Half = Vec<T, L / 2>;
+        const auto half = [](const V &whole, int k) {
+            return load<Half>(reinterpret_cast<const std::byte *>(&whole) + k * sizeof(Half));
+        };
+        const Half halves[2] = {fused<T, L / 2>(half(a, 0), half(b, 0), half(c, 0)),
+                                fused<T, L / 2>(half(a, 1), half(b, 1), half(c, 1))};
+        return load<V>(halves);
+    }
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64 && sizeof(T) == 4)
+        return reinterpret_cast<V>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b),
+                                                   reinterpret_cast<__m512>(c)));
+    if constexpr (sizeof(V) == 64 && sizeof(T) == 8)
+        return reinterpret_cast<V>(_mm512_fmadd_pd(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b),
+                                                   reinterpret_cast<__m512d>(c)));
+#endif
+#if defined(__FMA__)
+    if constexpr (sizeof(V) == 32 && sizeof(T) == 4)
+        return reinterpret_cast<V>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b),
+                                                   reinterpret_cast<__m256>(c)));
+    if constexpr (sizeof(V) == 32 && sizeof(T) == 8)
+        return reinterpret_cast<V>(_mm256_fmadd_pd(reinterpret_cast<__m256d>(a), reinterpret_cast<__m256d>(b),
+                                                   reinterpret_cast<__m256d>(c)));
+    if constexpr (sizeof(V) == 16 && sizeof(T) == 4)
+        return reinterpret_cast<V>(_mm_fmadd_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b),
+                                                reinterpret_cast<__m128>(c)));
+    if constexpr (sizeof(V) == 16 && sizeof(T) == 8)
+        return reinterpret_cast<V>(_mm_fmadd_pd(reinterpret_cast<__m128d>(a), reinterpret_cast<__m128d>(b),
+                                                reinterpret_cast<__m128d>(c)));
+#elif defined(__SSE2__)
+    if constexpr (sizeof(V) == 16 && sizeof(T) == 4) {
+        const auto pair = [](const V &four, bool high) {
+            const __m128 all = reinterpret_cast<__m128>(four);
+            return _mm_cvtps_pd(high ? _mm_movehl_ps(all, all) : all);
+        };
+        const auto done = [&](bool high) {
+            return _mm_cvtpd_ps(fused_to_odd(pair(a, high), pair(b, high), pair(c, high)));
+        };
+        return reinterpret_cast<V>(_mm_movelh_ps(done(false), done(true)));
+    }
+#endif
+    V values = c;
+    for (int k = 0; k < L; ++k)
+        values[k] = fused(a[k], b[k], c[k]);
+    return values;
+}
+
+} // namespace
+} // namespace shardwise::SHARDWISE_LEVEL
