@@ -73,6 +73,28 @@ def test_tables_of_any_mix(threads):
     assert pool_tables(entries, combiner=combiners).dtype == np.float64  # one of them has it
 
 
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn", "max"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", [np.float32, "int8", np.float64])
+def test_tables_that_are_alike_take_turns(threads, combiner, weighted, kind):
+    """Some bags of each in turn: of any number, some of them empty, one of them most of all ids."""
+    entries, alone = [], []
+    for k, bags in enumerate([1000, 1, 0, 129, 700, 4096]):
+        table = table_of(50 + k, 70, kind, k % 3 + 1)
+        lengths = RNG.integers(0, 12, bags)
+        lengths[RNG.integers(0, bags, 1 if k % 2 else 0)] = 40_000
+        ids = RNG.integers(0, len(table), lengths.sum())
+        weights = RNG.standard_normal(len(ids)) if weighted else None
+        entries.append((table, RaggedIds(ids, np.cumsum([0, *lengths])), None, weights))
+        alone.append(table.pool(entries[-1][1], weights=weights, combiner=combiner))
+    together = pool_tables(entries, combiner=combiner, concat=False)
+    assert all(map(same_bits, together, alone))
+    together = pool_tables(entries, combiner=combiner, concat=False, padding_id=7)
+    for (table, ids, _, weights), found in zip(entries, together, strict=True):
+        alone = table.pool(ids, weights=weights, combiner=combiner, padding_id=7)
+        assert same_bits(found, alone)
+
+
 def test_the_dtype_that_they_have_in_common():
     half, other = table_of(5, 2, np.float16), table_of(5, 3, np.float16)
     small, wide = table_of(5, 2, "int4"), table_of(5, 2, np.float64)
@@ -149,6 +171,10 @@ def test_what_is_refused(threads):
     bad[4000, 3] = 10
     with pytest.raises(IdOutOfRangeError, match=r"tables\[1\]: expected ids from 0 to 9.*= 10"):
         pool_tables([(other, many), (table, bad), (table, bad)])
+    first = many.copy()
+    first[4900, 7], bad[3, 1] = -1, -2  # the first table's, though its bags come later
+    with pytest.raises(IdOutOfRangeError, match=r"tables\[1\]: expected ids .*\[4900, 7\] = -1"):
+        pool_tables([(table, many), (table, first), (table, bad), (table, many)])
     with pytest.raises(BagError, match=r"as many bags for each table, got 5, 10"):
         pool_tables([(table, ids), (table, [0] * 10, range(10))])
     with pytest.raises(BagError, match="at least one table, got none"):
