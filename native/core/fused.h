@@ -24,6 +24,26 @@ SHARDWISE_INLINE __m128d fused_to_odd(__m128d a, __m128d b, __m128d c) {
     const Bits bits = reinterpret_cast<Bits>(sum);
     return reinterpret_cast<__m128d>(bits + ((is_less | 1) & is_inexact & ((bits & 1) - 1)));
 }
+
+SHARDWISE_INLINE __m128 fused_by_doubles(__m128 a, __m128 b, __m128 c) {
+    const auto low = [](__m128 x) { return _mm_cvtps_pd(x); };
+    const auto high = [](__m128 x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); };
+    const auto narrow = [](__m128d x, __m128d y) { return _mm_movelh_ps(_mm_cvtpd_ps(x), _mm_cvtpd_ps(y)); };
+    // A rest matters to the second rounding only where the sum seems to lie midway between two floats: the 29
+    // bits that a float has not are 1 and zeros. Subnormal floats have fewer bits, so they are all taken for
+    // such.
+    const __m128d first = _mm_add_pd(_mm_mul_pd(low(a), low(b)), low(c));
+    const __m128d second = _mm_add_pd(_mm_mul_pd(high(a), high(b)), high(c));
+    const __m128 sums = narrow(first, second);
+    const __m128i ends = _mm_castps_si128(
+        _mm_shuffle_ps(_mm_castpd_ps(first), _mm_castpd_ps(second), _MM_SHUFFLE(2, 0, 2, 0)));
+    const __m128i is_midway =
+        _mm_cmpeq_epi32(_mm_and_si128(ends, _mm_set1_epi32(0x1fffffff)), _mm_set1_epi32(0x10000000));
+    const __m128 is_small = _mm_cmple_ps(_mm_andnot_ps(_mm_set1_ps(-0.0F), sums), _mm_set1_ps(0x1p-126F));
+    if (__builtin_expect(_mm_movemask_ps(_mm_or_ps(_mm_castsi128_ps(is_midway), is_small)) != 0, 0))
+        return narrow(fused_to_odd(low(a), low(b), low(c)), fused_to_odd(high(a), high(b), high(c)));
+    return sums;
+}
 #endif
 
 SHARDWISE_INLINE float fused(float a, float b, float c) {
@@ -74,16 +94,9 @@ SHARDWISE_INLINE Vec<T, L> fused(const Vec<T, L> &a, const Vec<T, L> &b, const V
         return reinterpret_cast<V>(_mm_fmadd_pd(reinterpret_cast<__m128d>(a), reinterpret_cast<__m128d>(b),
                                                 reinterpret_cast<__m128d>(c)));
 #elif defined(__SSE2__)
-    if constexpr (sizeof(V) == 16 && sizeof(T) == 4) {
-        const auto pair = [](const V &four, bool high) {
-            const __m128 all = reinterpret_cast<__m128>(four);
-            return _mm_cvtps_pd(high ? _mm_movehl_ps(all, all) : all);
-        };
-        const auto done = [&](bool high) {
-            return _mm_cvtpd_ps(fused_to_odd(pair(a, high), pair(b, high), pair(c, high)));
-        };
-        return reinterpret_cast<V>(_mm_movelh_ps(done(false), done(true)));
-    }
+    if constexpr (sizeof(V) == 16 && sizeof(T) == 4)
+        return reinterpret_cast<V>(fused_by_doubles(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b),
+                                                    reinterpret_cast<__m128>(c)));
 #endif
     V values = c;
     for (int k = 0; k < L; ++k)

@@ -139,7 +139,7 @@ private:
                     group_.bounds = task.offsets + bag;
                     group_.out = task.out + static_cast<ptrdiff_t>(bag) * task.out_stride;
                     group_.rows = window_.from(start + shift);
-                    group_.weights = weights + start;
+                    group_.weights = Op::weighted ? weights + start : nullptr;
                     group_.soon = window_.from(start + shift + window_.ahead());
                     combine<Row, Op>(group_, task.rows.dim, first_, last_);
                     bag += bags;
@@ -195,7 +195,7 @@ private:
                 part.end = count;
             }
             group_.rows = selects ? selected_ : window_.from(start + shift);
-            group_.weights = selects ? selected_weights_ : weights + start;
+            group_.weights = selects ? selected_weights_ : Op::weighted ? weights + start : nullptr;
             group_.soon = window_.from(start + shift + window_.ahead());
             group_.later = window_.later(start + shift, at + shift);
             combine_clipped<Row, Op>(task, group_, count, first_, last_, clipped_);

@@ -41,9 +41,19 @@ struct Bfloat16Row {
     }
 };
 
+template <int L> SHARDWISE_INLINE Vec<uint32_t, L> as_words(Vec<uint16_t, L> halves) {
+#if defined(__SSE2__) && !defined(__AVX2__)
+    if constexpr (L == 4) { // the general form is taken apart, as in as_floats
+        const __m128i four = _mm_cvtsi64_si128(load<long long>(&halves));
+        return reinterpret_cast<Vec<uint32_t, L>>(_mm_unpacklo_epi16(four, _mm_setzero_si128()));
+    }
+#endif
+    return __builtin_convertvector(halves, Vec<uint32_t, L>);
+}
+
 /// Exact. The exponent's bias is changed by a multiplication, which subnormal numbers come through, too.
 template <int L> SHARDWISE_INLINE Vec<float, L> widen(Vec<uint16_t, L> halves) {
-    const Vec<uint32_t, L> bits = __builtin_convertvector(halves, Vec<uint32_t, L>);
+    const Vec<uint32_t, L> bits = as_words<L>(halves);
     const Vec<uint32_t, L> magnitude = (bits & 0x7fffU) << 13;
     Vec<float, L> value;
     memcpy(&value, &magnitude, sizeof value);
@@ -130,6 +140,12 @@ template <int L> SHARDWISE_INLINE Vec<float, L> as_floats(Vec<uint8_t, L> bytes)
     if constexpr (L == 8)
         return reinterpret_cast<Vec<float, L>>(
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load<long long>(&bytes)))));
+#elif defined(__SSE2__)
+    if constexpr (L == 4) {
+        const __m128i zero = _mm_setzero_si128();
+        const __m128i shorts = _mm_unpacklo_epi8(_mm_cvtsi32_si128(load<int>(&bytes)), zero);
+        return reinterpret_cast<Vec<float, L>>(_mm_cvtepi32_ps(_mm_unpacklo_epi16(shorts, zero)));
+    }
 #endif
     return __builtin_convertvector(__builtin_convertvector(bytes, Vec<int32_t, L>), Vec<float, L>);
 }

@@ -608,8 +608,9 @@ class Table:
         sum(w_i e_i), "mean" is the sum / sum(w_i), "sqrtn" the sum / sqrt(sum(w_i^2)), "max" the
         largest w_i e_i of each element, where NaN is larger than all (and always the same one). A
         division by zero gives zeros. Rows are added in the order of the ids, in float32 (float64
-        for float64 rows), so the result is the same for every partition and number of threads; it
-        is rounded once, to the result's dtype. An array of all the rows is never made.
+        for float64 rows), a row times its weight with one rounding (a fused multiply-add), so the
+        result is the same for every partition and number of threads; at the end it is rounded to
+        the result's dtype. An array of all the rows is never made.
 
         Args:
             ids: with `offsets`, integers of shape (ids,). Without: integers of shape (bags, ids of
