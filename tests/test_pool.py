@@ -225,6 +225,17 @@ def test_max_and_nan():
     assert np.array_equal(found, [[2, np.nan], [2, np.inf]], equal_nan=True)
 
 
+def test_many_empty_bags():
+    table = Table.from_array(np.ones((3, 8), np.float32))
+    offsets = np.zeros(300_001, np.int64)
+    offsets[200_001:] = 1
+    for ids in ([2, 1], [1] * 200):
+        found = table.pool(ids, offsets)
+        assert found.sum() == 8 * len(ids)
+        assert found[200_000].tolist() == [1] * 8
+        assert found[-1].tolist() == [len(ids) - 1] * 8
+
+
 def test_zero_denominators_and_odd_weights():
     table = Table.from_array(np.ones((3, 2), np.float32))
     weights = [[1.0, -1.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]]

@@ -4,8 +4,6 @@
 
 #include "core/lanes.h"
 
-#include <math.h>
-
 namespace shardwise::SHARDWISE_LEVEL {
 namespace {
 
@@ -20,7 +18,7 @@ SHARDWISE_INLINE __m128d fused_to_odd(__m128d a, __m128d b, __m128d c) {
     const Pair sum = product + addend, part = sum - product;
     const Pair rest = (product - (sum - part)) + (addend - part);
     const Bits is_inexact = (rest < 0.0) | (rest > 0.0); // not of infinity and NaN
-    const Bits is_less = (rest > 0.0) ^ (sum > 0.0);     // what is exact, in size
+    const Bits is_less = (rest > 0.0) ^ (sum > 0.0);     // the exact sum, in size
     const Bits bits = reinterpret_cast<Bits>(sum);
     return reinterpret_cast<__m128d>(bits + ((is_less | 1) & is_inexact & ((bits & 1) - 1)));
 }

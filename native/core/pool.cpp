@@ -12,18 +12,18 @@ namespace shardwise {
 
 #if defined(__x86_64__) || defined(_M_X64)
 namespace x86_64 {
-RefusedId pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
+std::size_t pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 namespace x86_64_v3 {
-RefusedId pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
+std::size_t pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 namespace x86_64_v4 {
-RefusedId pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
+std::size_t pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 static constexpr PoolKernel kernels[] = {x86_64::pool, x86_64_v3::pool, x86_64_v4::pool};
 #else
 namespace baseline {
-RefusedId pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
+std::size_t pool(const PoolPiece *, std::size_t, std::size_t, std::size_t, bool, std::byte *);
 }
 static constexpr PoolKernel kernels[] = {baseline::pool};
 #endif
@@ -69,7 +69,7 @@ bool can_stream(const Pool &task) {
            reinterpret_cast<std::uintptr_t>(task.out) % 64 == 0;
 }
 
-RefusedId run(const Jobs &all, const Job &job, bool is_large) {
+std::size_t run(const Jobs &all, const Job &job, bool is_large) {
     const std::span<const PoolPiece> pieces(all.pieces.data() + job.from, job.to - job.from);
     std::size_t bytes = 0;
     bool stream = is_large;
@@ -152,9 +152,14 @@ void cut_across(Jobs &into, std::span<const PoolPiece> wholes, Left &left) {
     for (const PoolPiece &whole : wholes)
         most = std::max(most, whole.end - whole.begin);
     const std::size_t turns = (most + bags_at_once - 1) / bags_at_once;
-    std::vector<PoolPiece> large;
     std::size_t from = into.pieces.size();
     double size = 0; // of the job so far
+    const auto close = [&] {
+        if (into.pieces.size() > from)
+            into.jobs.push_back({from, into.pieces.size(), 0, wholes.front().task->rows.dim});
+        left.cost -= size;
+        size = 0;
+    };
     for (std::size_t turn = 0; turn < turns; ++turn) {
         for (const PoolPiece &whole : wholes) {
             const std::size_t bags = whole.end - whole.begin;
@@ -163,29 +168,36 @@ void cut_across(Jobs &into, std::span<const PoolPiece> wholes, Left &left) {
             if (piece.begin == piece.end)
                 continue;
             if (cost(piece) > 2 * left.job()) {
-                large.push_back(piece);
+                close();
+                cut(into, piece, left);
+                from = into.pieces.size();
                 continue;
             }
             into.pieces.push_back(piece);
             size += cost(piece);
-        }
-        if (into.pieces.size() > from && (size >= left.job() || turn + 1 == turns)) {
-            into.jobs.push_back({from, into.pieces.size(), 0, wholes.front().task->rows.dim});
-            from = into.pieces.size();
-            left.cost -= size;
-            size = 0;
+            if (size >= left.job()) {
+                close();
+                from = into.pieces.size();
+            }
         }
     }
-    for (const PoolPiece &piece : large)
-        cut(into, piece, left);
+    close();
+}
+
+/// Whether a kernel takes pieces of both in one call.
+bool are_alike(const Pool &a, const Pool &b) {
+    return a.rows.format == b.rows.format && a.rows.dim == b.rows.dim && a.out_format == b.out_format &&
+           (a.weights == nullptr) == (b.weights == nullptr) &&
+           (a.combiner == Combiner::max) == (b.combiner == Combiner::max);
 }
 
 /// Cuts pieces of several tasks into jobs.
 void cut_all(Jobs &into, std::span<const PoolPiece> wanted, Left &left) {
     std::vector<PoolPiece> others(wanted.begin(), wanted.end()), alike;
     while (!others.empty()) {
+        const Pool &first = *others.front().task;
         const auto rest = std::stable_partition(others.begin(), others.end(), [&](const PoolPiece &some) {
-            return are_alike(*some.task, *others.front().task);
+            return are_alike(*some.task, first);
         });
         alike.assign(others.begin(), rest);
         others.erase(others.begin(), rest);
@@ -216,7 +228,7 @@ RefusedId run_all(std::span<const PoolPiece> wanted) {
         cut(all, wanted.front(), left);
     else
         cut_all(all, wanted, left);
-    std::vector<RefusedId> refused(all.jobs.size());
+    std::vector<std::size_t> refused(all.jobs.size());
     const auto run_some = [&](std::size_t begin, std::size_t end) {
         for (std::size_t k = begin; k < end; ++k)
             refused[k] = run(all, all.jobs[k], out_bytes > large_bytes);
@@ -226,11 +238,11 @@ RefusedId run_all(std::span<const PoolPiece> wanted) {
     else
         run_some(0, all.jobs.size());
     const auto bad = std::find_if(refused.begin(), refused.end(),
-                                  [](const RefusedId &id) { return id.position != all_in_range; });
+                                  [](std::size_t position) { return position != all_in_range; });
     if (bad == refused.end())
         return {};
     if (wanted.size() == 1)
-        return {0, bad->position};
+        return {0, *bad};
     for (std::size_t k = 0; k < wanted.size(); ++k) { // the first in the order of tasks
         const RefusedId found = run_all(wanted.subspan(k, 1));
         if (found.position != all_in_range)
@@ -270,12 +282,6 @@ std::size_t run_cold(const Pool &task) {
 }
 
 } // namespace
-
-bool are_alike(const Pool &a, const Pool &b) {
-    return a.rows.format == b.rows.format && a.rows.dim == b.rows.dim &&
-           (a.weights == nullptr) == (b.weights == nullptr) &&
-           (a.combiner == Combiner::max) == (b.combiner == Combiner::max);
-}
 
 RefusedId pool(std::span<const Pool> tasks) {
     std::vector<PoolPiece> warm;

@@ -45,7 +45,7 @@ struct RefusedId {
 };
 
 /// Does them all at once; after an id was refused, `out` of any of them is partly written. Sums are made in
-/// float32 (float64 for float64 rows), in the order of the ids.
+/// float32 (float64 for float64 rows), in the order of the ids, a row times its weight with one rounding.
 RefusedId pool(std::span<const Pool> tasks);
 
 /// The most rows, those of empty bags included, that a kernel combines at once.
@@ -57,15 +57,13 @@ struct PoolPiece {
     std::size_t begin, end;
 };
 
-/// Whether a kernel takes pieces of both in one call: their rows are alike, and so is what is computed.
-bool are_alike(const Pool &a, const Pool &b);
-
-/// One instruction level's kernel: columns [first, last) of the bags of pieces that are alike, one piece
-/// after the other; at least one piece. `first` is a multiple of 64. `stream`: the rows are written past the
-/// caches; `out` and its stride are multiples of 64 then, and rows are written as they are summed. Returns
-/// the first id that is refused: of which piece, and its position in the task.
-using PoolKernel = RefusedId (*)(const PoolPiece *pieces, std::size_t count, std::size_t first,
-                                 std::size_t last, bool stream, std::byte *scratch);
+/// One instruction level's kernel: columns [first, last) of the bags of pieces, one piece after the other; at
+/// least one. Their rows and results are of one format and width, all have weights or none, all are combined
+/// by max or none. `first` is a multiple of 64. `stream`: the rows are written past the caches; `out` and its
+/// stride are multiples of 64 then, and rows are written as they are summed. Returns the position of an id
+/// that is refused, the first of its task in these pieces, or all_in_range.
+using PoolKernel = std::size_t (*)(const PoolPiece *pieces, std::size_t count, std::size_t first,
+                                   std::size_t last, bool stream, std::byte *scratch);
 
 /// Whether offsets begin with 0, never fall, and end with at most `most`.
 bool are_splits(std::span<const std::int64_t> offsets, std::size_t most);

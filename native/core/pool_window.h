@@ -54,10 +54,9 @@ public:
         if (piece_ != end_)
             begin();
     }
-    const PoolPiece &piece() const { return *piece_; }
     size_t id() const { return id_; } // of the piece's task
-    /// Goes on by `count` ids, or until `body(task, first, n)` takes fewer than the n it is given, of one
-    /// task each time; returns how many it went.
+    /// Goes on by `count` ids, no more than there are, or until `body(task, first, n)` takes fewer than the n
+    /// it is given, of one task each time; returns how many it went.
     template <class Body> SHARDWISE_INLINE size_t go(size_t count, const Body &body) {
         size_t gone = 0;
         while (gone < count) {
