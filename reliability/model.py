@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from shardwise import optimizers
 
+from .fused import fused
+
 
 class Model:
     """Rows, each operation written out as the documentation states it.
@@ -54,16 +56,16 @@ class Model:
     def pool(
         self, bags: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None, how: str
     ) -> NDArray[Any]:
-        """A row for each bag: added in the order of the ids, rounded once."""
+        """A row for each bag: added in the order of the ids, with one rounding each."""
         result = np.zeros((len(bags), *self.rows.shape[1:]), self.rows.dtype)
         for k, bag in enumerate(bags):
             if not len(bag):
                 continue
             own = np.ones(len(bag), self.wide)
-            members = self.rows[np.array(bag)].astype(self.wide)
+            rows = members = self.rows[np.array(bag)].astype(self.wide)
             if weights is not None:
                 own = np.array(weights[k]).astype(self.wide)
-                members = members * own[:, None]
+                members = rows * own[:, None]
             total = squares = self.wide.type(0)
             for w in own:
                 total, squares = total + w, squares + w * w
@@ -74,8 +76,8 @@ class Model:
                 result[k] = best
                 continue
             sums = members[0]
-            for row in members[1:]:
-                sums = sums + row
+            for i, row in enumerate(members[1:], 1):
+                sums = sums + row if weights is None else fused(rows[i], own[i], sums)
             divisor = {"sum": self.wide.type(1), "mean": total, "sqrtn": np.sqrt(squares)}[how]
             result[k] = sums / divisor if divisor != 0 else np.zeros_like(sums)
         return result

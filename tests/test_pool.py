@@ -3,9 +3,9 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from fused import fused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reliability.fused import fused
 
 import shardwise
 from shardwise import (
